@@ -1,0 +1,45 @@
+# Every target a newcomer needs; `make help` lists them.
+PYTHON ?= python3
+RUN := .venv/.installed-run
+DEV := .venv/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench tools lock clean format
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(RUN): requirements/run.txt requirements/install.py
+	@$(PYTHON) requirements/install.py run
+
+$(DEV): requirements/dev.txt requirements/install.py
+	@$(PYTHON) requirements/install.py dev
+
+run: $(RUN) ## Start ATP with real embedded PostgreSQL, Valkey and a small LLM; prints a key and a curl line
+	@exec .venv/bin/python -m service dev
+
+test: $(DEV) tools ## Run the whole suite against real servers
+	.venv/bin/python -m pytest
+
+check: $(DEV) ## Lint, format check and types (no server is started)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(DEV) ## Rewrite the code in the house format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: $(DEV) ## Print the table of ratios against bare Starlette and the peers (minutes)
+	.venv/bin/python -m bench
+
+tools: ## Install the tools that no wheel carries (apt, when root or sudo allows)
+	@requirements/tools.sh
+
+lock: ## Renew the locked requirements from pyproject.toml (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt
+	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+clean: ## Remove .venv, caches and bench leftovers; keeps .atp (your data and keys)
+	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
