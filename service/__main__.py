@@ -1,2 +1,96 @@
+"""The `atp` command."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from service import commands
+from service.errors import AtpError
+from service.keys.store import SCOPES
+from service.listener import PortTaken
+from service.settings import load
+
+EPILOG = """Settings are environment variables; docs/settings.md lists them all. `atp doctor` tries what they name."""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="atp", description="Agentic Task Platform.", epilog=EPILOG)
+    sub = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = sub.add_parser("serve", help="run this node with the PostgreSQL, Redis and models of the settings")
+    serve.add_argument("--processes", type=positive, default=1, metavar="N", help="one supervised process per core")
+    serve.add_argument("--index", type=int, default=None, help=argparse.SUPPRESS)  # set by the supervisor
+    serve.set_defaults(run=commands.serve)
+
+    dev = sub.add_parser("dev", help="run everything here: embedded PostgreSQL, Valkey and a small model")
+    dev.set_defaults(run=commands.dev)
+
+    migrate = sub.add_parser("migrate", help="bring the database's tables up to date")
+    migrate.set_defaults(run=commands.migrate)
+
+    doctor = sub.add_parser("doctor", help="try every configured dependency and say what to do; exit code 1 on faults")
+    doctor.set_defaults(run=commands.doctor)
+
+    add_users(sub)
+    add_keys(sub)
+    return top
+
+
+def add_users(sub: Any) -> None:
+    users = sub.add_parser("users", help="create and list users").add_subparsers(required=True, metavar="ACTION")
+    create = users.add_parser("create", help="create a user; prints its id")
+    create.add_argument("username")
+    create.add_argument("email")
+    create.add_argument("--role", choices=("user", "admin"), default="user")
+    create.set_defaults(run=commands.users_create)
+    listed = users.add_parser("list", help="list users")
+    listed.set_defaults(run=commands.users_list)
+
+
+def add_keys(sub: Any) -> None:
+    keys = sub.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = keys.add_parser("create", help="create a key; prints it, once")
+    create.add_argument("user", help="username or id of the owner")
+    create.add_argument("--name", default="default", help="what the key is for (default: %(default)s)")
+    create.add_argument(
+        "--scope", action="append", choices=SCOPES, help="may be given several times (default: chat and read)"
+    )
+    create.add_argument("--days", type=positive, help="days until it expires (default: never)")
+    create.set_defaults(run=commands.keys_create)
+    listed = keys.add_parser("list", help="list keys by their public prefix")
+    listed.add_argument("--user", help="only this user's")
+    listed.set_defaults(run=commands.keys_list)
+    revoke = keys.add_parser("revoke", help="revoke a key on every node")
+    revoke.add_argument("prefix", help="the 8 characters after atp_live_")
+    revoke.set_defaults(run=commands.keys_revoke)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
 def main() -> int:
-    return 0
+    """Parse, run, and turn every foreseen error into lines on stderr and exit code 1."""
+    arguments = parser().parse_args()
+    command: Callable[..., Coroutine[Any, Any, int]] = arguments.run
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(command(arguments, load()))
+    except (AtpError, PortTaken) as error:
+        print("\n".join(f"atp: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Agents, the models they run on, and running them."""

@@ -1,0 +1,69 @@
+"""What goes to a model and what comes back: the words that the runner and every provider share."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from service.agents.catalogue import Model, Parameters
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One call to a model."""
+
+    model: Model
+    messages: tuple[Message, ...]
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one call; `estimated` where the server did not count them (about four characters each)."""
+
+    input: int = 0
+    output: int = 0
+    estimated: bool = False
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.input + other.input, self.output + other.output, self.estimated or other.estimated)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer. `finish_reason` is the server's: stop, length, content_filter…"""
+
+    text: str
+    tokens: Tokens
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of a streamed answer."""
+
+    text: str
+
+
+class ModelClient(Protocol):
+    """One way of reaching models. Both calls raise UpstreamError or UpstreamTimeout, and end the upstream call when
+    their task is cancelled or their iterator closed."""
+
+    async def complete(self, prompt: Prompt) -> Answer: ...
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Answer, None]:
+        """Deltas, then the whole Answer as the last item."""
+        ...
+
+
+def estimate(prompt: Prompt, answered: int) -> Tokens:
+    """A count for servers that send none: a token is about four characters of English; `answered` in characters."""
+    asked = sum(len(message.content) for message in prompt.messages)
+    return Tokens(-(-asked // 4), -(-answered // 4), estimated=True)

@@ -1,0 +1,172 @@
+"""OpenAI's chat completions over HTTP, for any server that speaks them.
+
+Why aiohttp and not an SDK: docs/decisions/0002-model-client.md has the measurements.
+Reference: OpenAI API, "Create chat completion"; streams are server-sent events (WHATWG HTML, section 9.2).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+
+from service.agents.messages import Answer, Delta, Prompt, Tokens, estimate
+from service.agents.sse import data_lines
+from service.errors import UpstreamError, UpstreamTimeout
+from service.settings import Settings
+
+
+class UpstreamUsage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def tokens(self) -> Tokens:
+        return Tokens(self.prompt_tokens, self.completion_tokens)
+
+
+class UpstreamText(BaseModel):
+    content: str | None = None
+
+
+class UpstreamChoice(BaseModel):
+    message: UpstreamText = UpstreamText()
+    delta: UpstreamText = UpstreamText()
+    finish_reason: str | None = None
+
+
+class UpstreamBody(BaseModel):
+    """The part of an answer, whole or a streamed piece, that ATP reads."""
+
+    choices: list[UpstreamChoice]
+    usage: UpstreamUsage | None = None
+
+
+class OpenAIClient:
+    """Implements ModelClient. Use as a context manager: the connection pool lives inside."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._first_s, self._gap_s = settings.llm_first_token_timeout, settings.llm_gap_timeout
+        self._total_s, self._connect_s = settings.llm_total_timeout, settings.llm_connect_timeout
+        self._max_bytes = settings.llm_max_response_bytes
+        self._max_connections = settings.llm_max_connections
+
+    async def __aenter__(self) -> "OpenAIClient":
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=30),
+            # The deadlines are ours (asyncio.timeout); connecting is the one part only the library can see.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def complete(self, prompt: Prompt) -> Answer:
+        with upstream_errors():
+            async with asyncio.timeout(self._total_s), self._post(prompt, stream=False) as response:
+                body = parse(await self._read(response))
+        if not body.choices:
+            raise UpstreamError("The model server sent no answer.")
+        text = body.choices[0].message.content or ""
+        tokens = body.usage.tokens() if body.usage else estimate(prompt, len(text))
+        return Answer(text, tokens, body.choices[0].finish_reason or "stop")
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Answer, None]:
+        pieces: list[str] = []
+        tokens, finish_reason = None, ""
+        async with contextlib.aclosing(self._bodies(prompt)) as bodies:
+            async for body in bodies:
+                tokens = body.usage.tokens() if body.usage else tokens
+                for choice in body.choices[:1]:
+                    finish_reason = choice.finish_reason or finish_reason
+                    if choice.delta.content:
+                        pieces.append(choice.delta.content)
+                        yield Delta(choice.delta.content)
+        if not finish_reason:
+            raise UpstreamError("The model server ended its answer before it was whole.")
+        text = "".join(pieces)
+        yield Answer(text, tokens or estimate(prompt, len(text)), finish_reason)
+
+    async def _bodies(self, prompt: Prompt) -> AsyncGenerator[UpstreamBody, None]:
+        """The stream's parsed events, each awaited under the deadline that applies to it."""
+        loop = asyncio.get_running_loop()
+        ends_at, size = loop.time() + self._total_s, 0
+        with upstream_errors():
+            async with (
+                asyncio.timeout(min(self._first_s, self._total_s)) as deadline,
+                self._post(prompt, stream=True) as response,
+            ):
+                async for data in data_lines(response.content.iter_any()):
+                    size += len(data)
+                    if size > self._max_bytes:
+                        raise UpstreamError("The model server's answer is too large.")
+                    if data == b"[DONE]":
+                        return
+                    # A timeout that fired while our reader works would cancel the reader instead of this wait.
+                    deadline.reschedule(None)
+                    yield parse(data)
+                    deadline.reschedule(min(ends_at, loop.time() + self._gap_s))
+
+    @contextlib.asynccontextmanager
+    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+        provider = prompt.model.provider
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if provider.api_key:
+            headers["authorization"] = f"Bearer {provider.api_key}"
+        url = f"{provider.base_url}/chat/completions"
+        async with self._session.post(url, data=request_body(prompt, stream), headers=headers) as response:
+            if response.status != 200:
+                raise refusal(response.status)
+            yield response
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise UpstreamError("The model server's answer is too large.")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def request_body(prompt: Prompt, stream: bool) -> bytes:
+    body: dict[str, Any] = {
+        "model": prompt.model.id,
+        "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        **prompt.model.provider.extra_body,
+        **prompt.parameters.model_dump(exclude_none=True),
+    }
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return to_json(body)
+
+
+def parse(data: bytes) -> UpstreamBody:
+    try:
+        return UpstreamBody.model_validate_json(data)
+    except ValidationError:
+        raise UpstreamError("The model server sent something that is not an answer.") from None
+
+
+def refusal(status: int) -> UpstreamError:
+    """The upstream's own words may carry its secrets; its status is enough for the caller."""
+    retry_after_s = 1.0 if status in (429, 503) else None
+    return UpstreamError(f"The model server answered {status}.", retry_after_s=retry_after_s, upstream_status=status)
+
+
+@contextlib.contextmanager
+def upstream_errors() -> Iterator[None]:
+    """Translate aiohttp's errors and timeouts to ours, once."""
+    try:
+        yield
+    except aiohttp.ServerTimeoutError as error:
+        raise UpstreamTimeout("The model server could not be reached in time.") from error
+    except TimeoutError as error:
+        raise UpstreamTimeout("The model server did not answer in time.") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise UpstreamError("The model server cannot be reached or broke off.") from error

@@ -1,0 +1,80 @@
+"""Several agents side by side: one that fails is reported in its place and does not spoil the others."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from service.agents.messages import Answer, Delta
+from service.agents.runner import Question, Runner
+from service.errors import AtpError
+
+# Pieces of answers that wait for a slow reader before the models are made to wait.
+QUEUE_ITEMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one question, or the next piece of it."""
+
+    question: Question
+    item: Delta | Answer | AtpError
+
+
+async def complete_all(runner: Runner, questions: list[Question]) -> list[Outcome]:
+    """Ask all at once; in the order of the questions, each with its Answer or AtpError."""
+    if len(questions) == 1:
+        return [await attempt(runner, questions[0])]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(attempt(runner, question)) for question in questions]
+    return [task.result() for task in tasks]
+
+
+async def attempt(runner: Runner, question: Question) -> Outcome:
+    try:
+        return Outcome(question, await runner.complete(question))
+    except AtpError as error:
+        return Outcome(question, error)
+
+
+async def stream_all(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
+    """The pieces of all answers as they come; each question's last Outcome is its Answer or AtpError."""
+    if len(questions) == 1:
+        async with aclosing(stream_one(runner, questions[0])) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+        return
+    queue: asyncio.Queue[Outcome] = asyncio.Queue(QUEUE_ITEMS)
+    # Not a TaskGroup: it may not span a yield, where a closed generator could leave it in another task.
+    tasks = [asyncio.create_task(pump(runner, question, queue)) for question in questions]
+    try:
+        unfinished = len(tasks)
+        while unfinished:
+            outcome = await queue.get()
+            unfinished -= not isinstance(outcome.item, Delta)
+            yield outcome
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def stream_one(runner: Runner, question: Question) -> AsyncGenerator[Outcome, None]:
+    try:
+        async with aclosing(runner.stream(question)) as items:
+            async for item in items:
+                yield Outcome(question, item)
+    except AtpError as error:
+        yield Outcome(question, error)
+
+
+async def pump(runner: Runner, question: Question, queue: asyncio.Queue[Outcome]) -> None:
+    try:
+        async with aclosing(stream_one(runner, question)) as outcomes:
+            async for outcome in outcomes:
+                await queue.put(outcome)
+    except Exception as error:  # noqa: BLE001 - a bug in one stream must end it, or its reader waits for ever
+        structlog.get_logger().error("agent.stream_failed", agent=question.agent.id, exc_info=error)
+        await queue.put(Outcome(question, AtpError()))

@@ -1,0 +1,113 @@
+"""What each `atp` command does; all take the parsed arguments and the settings, and return the exit code."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from service.db.migrate import migrate as migrate_database
+from service.db.pool import one_connection
+from service.errors import StateUnavailable
+from service.keys import issuing, store
+from service.keys.revocations import RedisRevocations
+from service.settings import Settings
+from service.state.redis import RedisState
+from service.telemetry.metrics import Metrics
+
+
+async def serve(arguments: Namespace, settings: Settings) -> int:
+    if arguments.processes > 1:
+        from service.supervisor import supervise
+
+        return await supervise(settings, arguments.processes)
+    from service.wiring import serve as serve_node
+
+    await serve_node(settings, arguments.index or 0, reuse_port=arguments.index is not None)
+    return 0
+
+
+async def dev(arguments: Namespace, settings: Settings) -> int:
+    from service.embedded.dev import run
+
+    return await run(settings)
+
+
+async def doctor(arguments: Namespace, settings: Settings) -> int:
+    from service.doctor import examine
+
+    return await examine(settings)
+
+
+async def migrate(arguments: Namespace, settings: Settings) -> int:
+    applied = await migrate_database(dsn(settings))
+    print("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    return 0
+
+
+async def users_create(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        user = await issuing.create_user(connection, arguments.username, arguments.email, arguments.role)
+    print(user.id)
+    return 0
+
+
+async def users_list(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        users = await store.select_users(connection)
+    table(["ID", "USERNAME", "EMAIL", "ROLE", "ACTIVE"], [[u.id, u.username, u.email, u.role, u.active] for u in users])
+    return 0
+
+
+async def keys_create(arguments: Namespace, settings: Settings) -> int:
+    scopes = arguments.scope or issuing.DEFAULT_SCOPES
+    async with one_connection(dsn(settings)) as connection:
+        token = await issuing.create_key(connection, arguments.user, arguments.name, scopes, arguments.days)
+    print(token.text)
+    print("Keep it now: it is stored as a hash and cannot be shown again.", file=sys.stderr)
+    return 0
+
+
+async def keys_list(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        keys = await store.select_keys(connection, arguments.user)
+    rows = [[k.prefix, k.name, k.user_id, ",".join(k.scopes), shown(k.expires_at), shown(k.revoked_at)] for k in keys]
+    table(["PREFIX", "NAME", "USER", "SCOPES", "EXPIRES", "REVOKED"], rows)
+    return 0
+
+
+async def keys_revoke(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        key_hash = await issuing.revoke_key(connection, arguments.prefix)
+    reached = await announce(key_hash, settings)
+    print("revoked" + ("" if reached else "; Redis is away, so running nodes notice within a second of losing it, "
+                       "and within 30 s otherwise"))  # fmt: skip
+    return 0
+
+
+async def announce(key_hash: bytes, settings: Settings) -> bool:
+    """Tell the running nodes; False when there is no Redis to tell them through."""
+    if not settings.redis_url.get_secret_value():
+        return False
+    redis = RedisState(settings, Metrics())
+    try:
+        await RedisRevocations(redis).publish(key_hash)
+    except StateUnavailable:
+        return False
+    finally:
+        await redis.close()
+    return True
+
+
+def dsn(settings: Settings) -> str:
+    return settings.database_url.get_secret_value()
+
+
+def shown(moment: object) -> str:
+    return str(moment)[:19] if moment else "-"
+
+
+def table(head: list[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell."""
+    texts = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,239 @@
+"""One client connection: read, answer, and let go of what stalls, idles, floods or never sends.
+
+`Connection` owns the transport and its deadlines; `service.protocol` speaks HTTP and WebSocket on it.
+Hypercorn's own TCPServer is not used: it has one idle task per request, no write deadline, and waits for ever to close.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import h11
+import structlog
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.typing import AppWrapper
+
+from service.calls import AsgiApp, Calls
+from service.protocol import HttpProtocol, Wire
+
+log = structlog.get_logger("server")
+
+READ_BYTES = 65_536
+DRAIN_ABOVE_BYTES = 65_536  # asyncio's own high-water mark; below it a write never has to wait
+LINGER_S = 2.0
+LINGER_BYTES = 1_048_576  # read and thrown away while the client, still sending, is given time to read why it is closed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long one connection may do nothing, in seconds."""
+
+    keep_alive_s: float = 75.0  # above nginx's 60 s, so that it is nginx that closes: no request meets a closed socket
+    header_deadline_s: float = 10.0  # for a whole request head, from the connect or from its first byte
+    body_gap_s: float = 30.0  # silence in the middle of a body
+    write_deadline_s: float = 5.0  # not a byte taken by the client
+    retire_s: float = 1.0  # draining: an idle connection may still send the request that is under way
+
+
+class Host(Protocol):
+    """What a connection needs from the listener that accepted it."""
+
+    app: AsgiApp
+    config: Config
+    context: WorkerContext
+    limits: Limits
+
+    def count(self, event: str) -> None: ...
+
+
+class Connection(Wire):
+    """Runs until the client has gone and every application call on it has ended."""
+
+    def __init__(self, host: Host, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._limits = host.limits
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._writer = writer
+        self._transport = writer.transport
+        self._calls = Calls(host.count)
+        self._held = b""
+        self._written_bytes = 0
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._head_begun = True  # a fresh connection owes us a request at once
+        self._closing = False
+        self.context = host.context
+        self.count = host.count
+        self.addresses = address(writer, "peername"), address(writer, "sockname")
+        self._protocol = HttpProtocol(cast(AppWrapper, host.app), host.config, self, self._calls)
+        self._expect(self._limits.retire_s if self.context.terminated.is_set() else self._limits.header_deadline_s)
+
+    async def run(self) -> None:
+        try:
+            async with self._calls:
+                await self._read()
+        except* OSError:
+            pass  # the client has gone
+        except* Exception:
+            self.count("connection_failed")
+            log.exception("server.connection_failed")
+        finally:
+            await self._gone()
+
+    def abort(self) -> None:
+        """Drop what is not sent yet and free the socket now."""
+        self._transport.abort()
+
+    async def retire(self) -> None:
+        """Draining: a request in progress finishes, an idle connection may send one more for `retire_s`."""
+        if self._protocol.stream is None and not self._closing:
+            self._expect(self._limits.retire_s)
+        else:
+            await self._protocol.retire()
+
+    async def send(self, event: Event) -> None:
+        """What hypercorn's protocol classes call: bytes to write, idle or busy, or the end."""
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Updated):
+            self._head_begun = False
+            self._expect(self._limits.keep_alive_s if event.idle else None)
+        elif isinstance(event, Closed):
+            self._close()
+
+    def hold(self, head: bytes) -> None:
+        """Send a response head together with its body, or at the end of this turn of the loop: one packet, not two."""
+        self._held = head
+        self._loop.call_soon(self._flush)
+
+    async def _write(self, data: bytes) -> None:
+        self._held += data
+        if self._flush() > DRAIN_ABOVE_BYTES:
+            try:
+                await self._writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self._protocol.handle(Closed())
+        elif self._transport.is_closing():
+            await self._protocol.handle(Closed())
+            await asyncio.sleep(0)  # an application that only sends would never let the loop tell it
+
+    def _flush(self) -> int:
+        """Hand what is held to the transport; how many bytes wait there."""
+        data, self._held = self._held, b""
+        if data and not self._closing and not self._transport.is_closing():
+            self._transport.write(data)
+            self._written_bytes += len(data)
+        waiting = self._transport.get_write_buffer_size()
+        if waiting and self._stall_timer is None:
+            self._watch_writes(self._written_bytes - waiting)
+        return waiting
+
+    def _watch_writes(self, flushed_bytes: int) -> None:
+        # Two looks a deadline, so that a stall is over within one and a half.
+        delay = self._limits.write_deadline_s / 2
+        self._stall_timer = self._loop.call_later(delay, self._check_writes, flushed_bytes, 1)
+
+    def _check_writes(self, flushed_before: int, looks: int) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        flushed = self._written_bytes - waiting
+        if not waiting:
+            self._stall_timer = None
+        elif flushed > flushed_before:
+            self._watch_writes(flushed)
+        elif looks < 2:
+            delay = self._limits.write_deadline_s / 2
+            self._stall_timer = self._loop.call_later(delay, self._check_writes, flushed, looks + 1)
+        else:
+            self.count("writer_stalled")
+            log.warning("server.writer_stalled", waiting_bytes=waiting)
+            self.abort()
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._reader.read(READ_BYTES)
+        except OSError:
+            return b""  # reset by the client: as gone as after a FIN
+
+    async def _read(self) -> None:
+        discarded_bytes = 0
+        while data := await self._receive():
+            if self._closing:
+                discarded_bytes += len(data)
+                if discarded_bytes > LINGER_BYTES:
+                    break
+                continue
+            if self._protocol.connection.their_state is h11.SEND_BODY:
+                self._deadline = None  # now it is the application that may be slow to take it
+            await self._protocol.handle(RawData(data))
+            if self._closing:
+                await self._protocol.handle(Closed())
+            else:
+                self._expect_more()
+        await self._protocol.handle(Closed())
+
+    def _expect_more(self) -> None:
+        """After some bytes: how long until the next, by what the client has still to send."""
+        state = self._protocol.connection.their_state
+        if state is h11.SEND_BODY:
+            self._expect(self._limits.body_gap_s)
+        elif state is h11.IDLE and self._protocol.connection.trailing_data[0]:
+            if not self._head_begun:  # the deadline is for the whole head: one byte more does not renew it
+                self._head_begun = True
+                self._expect(self._limits.header_deadline_s)
+        elif state is not h11.IDLE:
+            self._expect(None)
+
+    def _expect(self, within_s: float | None) -> None:
+        """Set the moment at which silence ends the connection. The timer is moved only when it would ring too late."""
+        if within_s is None:
+            self._deadline = None
+            return
+        self._deadline = self._loop.time() + within_s
+        if self._deadline_timer is not None:
+            if self._deadline_timer.when() <= self._deadline:
+                return
+            self._deadline_timer.cancel()
+        self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._deadline_timer = None
+        if self._deadline is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
+        else:
+            self._transport.close()
+
+    def _close(self) -> None:
+        """Close; where the client may still be sending, first let it read our last words.
+
+        Closing with bytes unread makes the kernel send RST, which can destroy an answer (413, 1009) on its way.
+        """
+        if self._closing:
+            return
+        self._flush()
+        self._closing = True
+        if self._protocol.client_is_sending and not self._transport.is_closing():
+            self._writer.write_eof()
+            self._expect(LINGER_S)
+        else:
+            self._transport.close()
+
+    async def _gone(self) -> None:
+        self._transport.close()
+        try:
+            await self._writer.wait_closed()  # bounded by _check_writes
+        except OSError:
+            pass
+        finally:
+            for timer in (self._stall_timer, self._deadline_timer):
+                if timer is not None:
+                    timer.cancel()
+
+
+def address(writer: asyncio.StreamWriter, which: str) -> tuple[str, int] | None:
+    name = writer.get_extra_info(which)
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

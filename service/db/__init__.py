@@ -1,0 +1,1 @@
+"""PostgreSQL: one pool, forward-only migrations. Capabilities keep their SQL in their own store files."""

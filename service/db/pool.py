@@ -1,0 +1,154 @@
+"""The PostgreSQL pool, and the watch that renews it after an outage.
+
+A psycopg pool that lost its server backs its attempts off to minutes, so that a database that is back stays unused. A
+watch on a connection of its own sees the server return and puts a fresh pool in the old one's place.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from service.errors import Conflict, DatabaseUnavailable
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+# Callers beyond this queue for nothing: they would time out anyway.
+MAX_WAITING = 200
+WATCH_EVERY_S = 1.0
+WATCH_TIMEOUT_S = 1.0
+RECONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 3
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Translate psycopg's errors to ours, once."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict("Something with that name exists already.") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TooManyRequests, TimeoutError) as error:
+        raise DatabaseUnavailable("The database is temporarily unavailable.") from error
+
+
+@contextlib.asynccontextmanager
+async def one_connection(dsn: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """A single connection in a transaction, for commands that do not serve; raises as `Database.connection`."""
+    with database_errors():
+        async with await AsyncConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            yield connection
+
+
+class Database:
+    """Connections to PostgreSQL with a bound on every wait.
+
+    Use: `async with Database(settings, metrics) as db: async with db.connection("select_key") as c: …`
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._dsn = settings.database_url.get_secret_value()
+        self._timeout_s = settings.db_timeout
+        self._pool = self._make_pool()
+        self._up = True
+        self._watch: asyncio.Task[None] | None = None
+
+    def _make_pool(self) -> AsyncConnectionPool:
+        kept = self._settings.db_pool_size
+        return AsyncConnectionPool(
+            self._dsn,
+            min_size=kept,
+            max_size=kept + self._settings.db_max_overflow,
+            open=False,
+            timeout=self._timeout_s,
+            max_waiting=MAX_WAITING,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
+            check=AsyncConnectionPool.check_connection,
+            # A server-side plan belongs to one connection; PgBouncer in transaction mode moves us between them.
+            kwargs={"prepare_threshold": None, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "atp"},
+        )
+
+    async def __aenter__(self) -> "Database":
+        await self._pool.open()
+        self._metrics.observe_pool("postgresql", self._stats)
+        self._metrics.dependency_up.labels("postgresql").set_function(lambda: self._up)
+        self._watch = asyncio.create_task(self._watch_server(), name="database-watch")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._pool.close(timeout=2)
+
+    @contextlib.asynccontextmanager
+    async def connection(self, operation: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection in a transaction: committed on leaving, rolled back on an exception.
+
+        Raises:
+            Conflict: a unique value is taken.
+            DatabaseUnavailable: no connection in time, the server went away, or a statement took over DB_TIMEOUT.
+        """
+        started = time.perf_counter()
+        try:
+            with database_errors():
+                async with asyncio.timeout(2 * self._timeout_s), self._pool.connection() as connection:
+                    self._metrics.pool_wait.labels("postgresql").observe(time.perf_counter() - started)
+                    async with asyncio.timeout(self._timeout_s):
+                        yield connection
+        finally:
+            self._metrics.db_duration.labels("postgresql", operation).observe(time.perf_counter() - started)
+
+    @property
+    def up(self) -> bool:
+        """Whether the watch's last look found the server answering."""
+        return self._up
+
+    def _stats(self) -> dict[str, int]:
+        stats = self._pool.get_stats()
+        size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+        return {"idle": idle, "used": size - idle, "max": stats["pool_max"], "pending": stats["requests_waiting"]}
+
+    async def _watch_server(self) -> None:
+        while True:
+            try:
+                await self._stay_connected()
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                self._went_down(error)
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    async def _stay_connected(self) -> None:
+        """Ask the server every second on one connection; returns only by raising."""
+        async with asyncio.timeout(WATCH_TIMEOUT_S):
+            connection = await AsyncConnection.connect(self._dsn, autocommit=True, application_name="atp-watch")
+        try:
+            while True:
+                async with asyncio.timeout(WATCH_TIMEOUT_S):
+                    await connection.execute("SELECT 1")
+                await self._came_back()
+                await asyncio.sleep(WATCH_EVERY_S)
+        finally:
+            await connection.close()
+
+    def _went_down(self, error: Exception) -> None:
+        if self._up:
+            self._up = False
+            log.error("database.unavailable", error=type(error).__name__)
+
+    async def _came_back(self) -> None:
+        if self._up:
+            return
+        stale, self._pool = self._pool, self._make_pool()
+        await self._pool.open()
+        self._up = True
+        log.info("database.recovered")
+        await stale.close(timeout=1)

@@ -1,0 +1,136 @@
+"""`atp dev`: everything on this machine, from nothing to an answered curl line.
+
+What is not configured is embedded: set DATABASE_URL, REDIS_URL or OPENAI_BASE_URL (or PROVIDERS) and that part is
+yours instead of ours.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from service.db.migrate import migrate
+from service.db.pool import one_connection
+from service.embedded.errors import EmbeddedError
+from service.embedded.parts import EmbeddedParts
+from service.errors import AtpError
+from service.keys import issuing, store, token
+from service.listener import bind_socket
+from service.settings import Settings
+from service.wiring import serve
+
+ADMIN = "admin"
+# What each embedded part stands in for, by the settings that replace it.
+REPLACED_BY = {"postgres": {"database_url"}, "valkey": {"redis_url"}, "llm": {"openai_base_url", "providers"}}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the banner tells."""
+
+    settings: Settings
+    key: str
+    env_file: Path
+
+
+async def run(settings: Settings) -> int:
+    """Start the embedded parts, migrate, mint the first admin key once, serve until Ctrl-C."""
+    check_ports(settings)
+    wanted = frozenset(part for part, names in REPLACED_BY.items() if not names & settings.model_fields_set)
+    try:
+        async with EmbeddedParts(settings.state_dir, say=say, wanted=wanted) as parts:
+            mine = configured(settings, parts)
+            for name in await migrate(mine.database_url.get_secret_value()):
+                say(f"applied migration {name}")
+            ready = Ready(mine, await admin_key(mine), write_env(mine))
+            await serve(mine, started=lambda: print(banner(ready), flush=True))
+    except EmbeddedError as error:
+        raise AtpError(str(error)) from None
+    say("stopped")
+    return 0
+
+
+def check_ports(settings: Settings) -> None:
+    """Say that a port is taken now, not after everything else has started; raises PortTaken."""
+    bind_socket(settings.host, settings.port, False, "PORT").close()
+    bind_socket(settings.private_host, settings.private_port, False, "PRIVATE_PORT").close()
+
+
+def configured(settings: Settings, parts: EmbeddedParts) -> Settings:
+    """The settings with the embedded parts' addresses in place."""
+    found: dict[str, object] = {}
+    if parts.postgres:
+        # One developer needs few connections, and each costs PostgreSQL a process.
+        found |= {"database_url": SecretStr(parts.postgres.dsn), "db_pool_size": 4, "db_max_overflow": 16}
+    if parts.valkey:
+        found |= {"redis_url": SecretStr(parts.valkey.url)}
+    if parts.llm:
+        found |= {"openai_base_url": parts.llm.base_url, "openai_api_key": SecretStr(parts.llm.api_key)}
+        found |= {"openai_models": [parts.llm.model]}
+    return settings.model_copy(update=found)
+
+
+async def admin_key(settings: Settings) -> str:
+    """The admin key of this state folder: minted at the first start, the same one ever after while it is valid."""
+    file = settings.state_dir / "secret" / "admin-key"
+    async with one_connection(settings.database_url.get_secret_value()) as connection:
+        if file.exists():
+            text = file.read_text().strip()
+            row = await store.select_key(connection, token.digest(text))
+            if row and row.revoked_at is None:
+                return text
+        if await store.select_user_id(connection, ADMIN) is None:
+            await issuing.create_user(connection, ADMIN, "admin@localhost", "admin")
+        minted = await issuing.create_key(connection, ADMIN, "first key, made by atp dev", store.SCOPES)
+    write_secret(file, minted.text + "\n")
+    return minted.text
+
+
+def write_env(settings: Settings) -> Path:
+    """Leave the addresses for other `atp` commands: `set -a; . .atp/env`."""
+    file = settings.state_dir / "env"
+    values = {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "OPENAI_API_KEY": settings.openai_api_key.get_secret_value(),
+        "OPENAI_MODELS": ",".join(settings.openai_models),
+    }
+    write_secret(file, "".join(f"{name}='{value}'\n" for name, value in values.items()))
+    return file
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Only the owner may read it, from its first byte on."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+
+
+def banner(ready: Ready) -> str:
+    settings = ready.settings
+    url = f"http://{settings.host}:{settings.port}"
+    private = f"http://{settings.private_host}:{settings.private_port}"
+    return f"""
+ATP is running; Ctrl-C stops everything. Data and keys stay in {settings.state_dir}/.
+
+  API        {url}/api/v1      models {url}/api/v1/models
+  metrics    {private}/metrics    ready {private}/readyz
+  API key    {ready.key}   (admin)
+
+Ask it something:
+
+  curl -s {url}/api/v1/chat -H 'X-API-Key: {ready.key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"agent": "reasoning", "task": "What is the capital of France?"}}'
+
+Add "stream": true to the JSON to see the answer come in pieces. Other commands, in another terminal:
+
+  set -a; . {ready.env_file}; set +a; .venv/bin/atp doctor
+"""
+
+
+def say(text: str) -> None:
+    print(f"atp: {text}", flush=True)

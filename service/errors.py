@@ -1,0 +1,93 @@
+"""The one tree of errors. Each class is a stable problem type with its HTTP status and a message safe to show.
+
+Driver exceptions become these in `state/` and `db/` only; `http/problems.py` turns them into RFC 9457 answers.
+"""
+
+from typing import Any, ClassVar
+
+
+class AtpError(Exception):
+    """Something went wrong that ATP foresaw. `detail` is shown to the caller: no secret, no address, no stack."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = None, **extra: Any) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.extra = extra
+
+
+class SettingsError(AtpError):
+    """The configuration is wrong; the message has one line per fault. Stops the start, never reaches a caller."""
+
+
+class BadRequest(AtpError):
+    status, code, title = 400, "bad-request", "The request cannot be understood"
+
+
+class Unauthorized(AtpError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
+class Forbidden(AtpError):
+    status, code, title = 403, "forbidden", "This key may not do that"
+
+
+class NotFound(AtpError):
+    status, code, title = 404, "not-found", "There is no such thing"
+
+
+class MethodNotAllowed(AtpError):
+    status, code, title = 405, "method-not-allowed", "That method is not allowed here"
+
+
+class RequestTimeout(AtpError):
+    status, code, title = 408, "request-timeout", "The request body came too slowly"
+
+
+class Conflict(AtpError):
+    status, code, title = 409, "conflict", "That exists already"
+
+
+class PayloadTooLarge(AtpError):
+    status, code, title = 413, "payload-too-large", "The request body is too large"
+
+
+class UnsupportedMediaType(AtpError):
+    status, code, title = 415, "unsupported-media-type", "The body must be application/json"
+
+
+class Invalid(AtpError):
+    """A well-formed body that breaks the schema; `extra["errors"]` lists `{field, message}`."""
+
+    status, code, title = 422, "invalid", "The request does not fit the schema"
+
+
+class Unavailable(AtpError):
+    """A dependency is away; worth trying again."""
+
+    status, code, title = 503, "unavailable", "Temporarily unavailable"
+
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = 1.0, **extra: Any) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **extra)
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL refused, timed out, or has no connection free."""
+
+
+class StateUnavailable(Unavailable):
+    """Redis refused, timed out, or is known to be away. `state.failover` answers it with memory."""
+
+
+class UpstreamError(AtpError):
+    """The model server refused, died or answered something that is not an answer."""
+
+    status, code, title = 502, "upstream-error", "The model server failed"
+
+
+class UpstreamTimeout(UpstreamError):
+    status, code, title = 504, "upstream-timeout", "The model server took too long"

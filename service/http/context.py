@@ -1,0 +1,130 @@
+"""The outermost middleware: request id, span, metrics, access log, and the last word on errors nobody foresaw."""
+
+import random
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import AtpError
+from service.http.problems import problem_response
+from service.telemetry.metrics import Metrics
+from service.telemetry.sentry import ErrorReporter
+
+log = structlog.get_logger()
+
+# What a caller may send as its own id: nothing that could break a log line or a header.
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+CLIENT_CLOSED = 499  # nginx's number for "the client left before the answer"
+PROPAGATOR = TraceContextTextMapPropagator()
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Where a request leaves its traces."""
+
+    metrics: Metrics
+    tracer: Tracer
+    reporter: ErrorReporter
+    access_log_sample: float = 1.0
+
+
+class Exchange:
+    """One request and its answer while it lasts."""
+
+    __slots__ = ("_send", "method", "request_id", "scope", "span", "started", "status")
+
+    def __init__(self, scope: Scope, send: Send, span: Span, request_id: str) -> None:
+        self.scope, self._send, self.span, self.request_id = scope, send, span, request_id
+        self.method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        self.started = time.perf_counter()
+        self.status = 0
+
+    @property
+    def route(self) -> str:
+        """The template that matched, so that a path never becomes a label."""
+        return getattr(self.scope.get("route"), "path", "unmatched")
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"].append((b"x-request-id", self.request_id.encode()))
+        await self._send(message)
+
+
+class Context:
+    """Pure ASGI: BaseHTTPMiddleware would break contextvars and cancellation."""
+
+    def __init__(self, app: ASGIApp, observers: Observers) -> None:
+        self._app, self._observers = app, observers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        request_id = scope["atp.request_id"] = request_id_of(headers)
+        exchange = Exchange(scope, send, self._start_span(scope, headers), request_id)
+        # hypercorn gives every request a task of its own, so neither needs undoing.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        otel_context.attach(set_span_in_context(exchange.span))
+        with self._observers.metrics.http_active.track_inprogress():
+            await self._answer(exchange, receive)
+
+    def _start_span(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Span:
+        parent = next((value for name, value in headers if name == b"traceparent"), None)
+        context = PROPAGATOR.extract({"traceparent": parent.decode("latin-1")}) if parent else None
+        return self._observers.tracer.start_span(scope["method"], context=context, kind=SpanKind.SERVER)
+
+    async def _answer(self, exchange: Exchange, receive: Receive) -> None:
+        try:
+            await self._app(exchange.scope, receive, exchange.send)
+        except Exception as error:  # noqa: BLE001 - the outermost handler: logged, counted, reported
+            await self._unforeseen(exchange, receive, error)
+        finally:
+            self._observe(exchange)
+
+    async def _unforeseen(self, exchange: Exchange, receive: Receive, error: Exception) -> None:
+        self._observers.metrics.unhandled.labels("http").inc()
+        log.error("request.unhandled", route=exchange.route, exc_info=error)
+        self._observers.reporter.capture(error, request_id=exchange.request_id, route=exchange.route)
+        exchange.span.record_exception(error)
+        if not exchange.status:
+            response = problem_response(AtpError(), exchange.request_id)
+            await response(exchange.scope, receive, exchange.send)
+
+    def _observe(self, exchange: Exchange) -> None:
+        duration_s = time.perf_counter() - exchange.started
+        status, route, span = exchange.status or CLIENT_CLOSED, exchange.route, exchange.span
+        trace_id = span.get_span_context().trace_id
+        exemplar = {"trace_id": format(trace_id, "032x")} if span.is_recording() else None
+        durations = self._observers.metrics.http_duration.labels(exchange.method, route, str(status))
+        durations.observe(duration_s, exemplar)
+        if span.is_recording():
+            end_span(span, exchange.method, route, status)
+        if status >= 400 or random.random() < self._observers.access_log_sample:  # noqa: S311 - sampling
+            log.info("request", method=exchange.method, route=route, status=status, duration_s=round(duration_s, 6))
+
+
+def end_span(span: Span, method: str, route: str, status: int) -> None:
+    """Names and attributes of OpenTelemetry's HTTP server conventions."""
+    span.update_name(f"{method} {route}")
+    span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status})
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:
+    """The caller's X-Request-Id when it is sane, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return uuid.uuid4().hex

@@ -1,0 +1,1 @@
+"""API keys: the token's format, its storage as a hash, its verification."""

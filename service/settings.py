@@ -1,0 +1,195 @@
+"""Every setting of ATP, typed, in one place. Names and defaults are the scaling guide's wherever it gives one.
+
+Each setting is an environment variable of the same name in capitals. A setting marked secret is also read from the
+file that `<NAME>_FILE` points to, the way Docker and Kubernetes hand secrets out. `docs/settings.md` is this module
+as a table; a test holds the two together.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.errors import SettingsError
+
+RATE = re.compile(r"^[1-9]\d*/(second|minute|hour|day)$")
+
+
+def rate(value: Any) -> str:
+    """A rate as the `limits` library writes it: `30/minute`."""
+    if not isinstance(value, str) or not RATE.match(value):
+        raise ValueError("must look like 30/minute (a count, then second, minute, hour or day)")
+    return value
+
+
+def comma_separated(value: Any) -> Any:
+    """`a, b` or `["a", "b"]` to a list; an empty string is an empty list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
+Rate = Annotated[str, BeforeValidator(rate)]
+Names = Annotated[list[str], BeforeValidator(comma_separated)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ModelPrice(BaseModel):
+    """What a model costs, in US dollars per million tokens; 0 when unknown or free."""
+
+    model_config = ConfigDict(extra="forbid")
+    input_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
+    output_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ProviderSettings(BaseModel):
+    """One OpenAI-compatible server and the models asked of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    api_key: SecretStr = SecretStr("")
+    api_key_file: Path | None = None
+    models: Annotated[dict[str, ModelPrice], Field(min_length=1)]
+    # Fields such as {"repeat_penalty": 1.1}, sent with every request to this provider.
+    extra_body: dict[str, Any] = {}
+
+    def key(self) -> str:
+        return self.api_key_file.read_text().strip() if self.api_key_file else self.api_key.get_secret_value()
+
+
+SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn"})
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads `<NAME>_FILE` for the settings that are secret; the file's trailing newline is dropped."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{field_name.upper()}_FILE"
+        path = os.environ.get(variable) if field_name in SECRETS else None
+        try:
+            return (Path(path).read_text().strip() if path else None), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{variable}: cannot read {path}: {error.strerror}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """All settings; build with `load()`, which turns every fault into one clear line."""
+
+    model_config = SettingsConfigDict(extra="ignore", enable_decoding=False, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    environment: str = Field("development", description="Name of this deployment in logs, traces and Sentry")
+    host: str = Field("127.0.0.1", description="Address the public port listens on")
+    port: Port = Field(8000, description="Public port: REST, WebSocket, /healthz")
+    private_host: str = Field("127.0.0.1", description="Address the private port listens on")
+    private_port: Port = Field(9000, description="Private port: /metrics, /livez, /readyz; process i adds i")
+    trusted_proxies: Names = Field([], description="Networks whose X-Forwarded-For is believed, e.g. 10.0.0.0/8")
+    state_dir: Path = Field(Path(".atp"), description="Folder of `atp dev`: embedded data, keys, logs")
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://user:password@localhost:5432/atp"), description="PostgreSQL, as a libpq URL"
+    )
+    db_pool_size: Count = Field(20, description="PostgreSQL connections each process keeps open")
+    db_max_overflow: Annotated[int, Field(ge=0)] = Field(40, description="Further connections under load")
+    db_timeout: Seconds = Field(2.0, description="Longest wait for a connection, and for a statement, in seconds")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"),
+        description="redis://, rediss://, redis+sentinel://h:p,h:p/service/db or redis+cluster://h:p,h:p; "
+        "empty: memory only",
+    )
+    redis_max_connections: Count = Field(50, description="Redis connections of each process at the most")
+    redis_socket_timeout: Seconds = Field(5.0, description="Timeout of blocking reads off the request path, seconds")
+    redis_request_timeout: Seconds = Field(
+        0.3, description="Timeout of a Redis call on the request path, in seconds, before memory takes over"
+    )
+
+    rate_limit_chat: Rate = Field("30/minute", description="Chat requests a key may make")
+    rate_limit_api: Rate = Field("60/minute", description="List and read requests a key may make")
+    rate_limit_keys: Rate = Field("10/minute", description="Key management requests a key may make")
+    rate_limit_admin: Rate = Field("100/minute", description="Admin requests a key may make")
+
+    max_websocket_connections: Count = Field(10_000, description="WebSockets one node holds; more get 1013")
+    websocket_timeout: Seconds = Field(300.0, description="Seconds without a client message before a socket closes")
+
+    agent_response_ttl: Count = Field(7200, description="Seconds an agent's answer stays cached")
+    query_cache_ttl: Count = Field(1800, description="Seconds a multi-agent answer stays cached")
+    user_session_ttl: Count = Field(86_400, description="Seconds a conversation is kept after its last message")
+
+    openai_base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of the models")
+    openai_api_key: SecretStr = Field(SecretStr(""), description="Its key")
+    openai_models: Names = Field(["gpt-4o-mini"], description="Models asked of it; the first is the default model")
+    providers: Annotated[dict[str, ProviderSettings], BeforeValidator(from_json)] = Field(
+        default_factory=dict,
+        description="Several servers at once, as JSON: {name: {base_url, api_key|api_key_file, models: {model: "
+        "{input_usd_per_mtok, output_usd_per_mtok}}, extra_body}}; replaces OPENAI_*",
+    )
+    agents_file: Path | None = Field(None, description="TOML file of agents; default: the five that ship with ATP")
+    llm_connect_timeout: Seconds = Field(3.0, description="Seconds to reach a model server")
+    llm_first_token_timeout: Seconds = Field(30.0, description="Seconds to the first piece of an answer")
+    llm_gap_timeout: Seconds = Field(15.0, description="Longest silence inside a streamed answer, in seconds")
+    llm_total_timeout: Seconds = Field(120.0, description="Longest answer, in seconds")
+    llm_max_response_bytes: Count = Field(4_000_000, description="Largest upstream answer, in bytes")
+    llm_max_connections: Count = Field(1000, description="Simultaneous upstream calls of each process")
+
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
+    access_log_sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Share of successful requests in the access log; errors are always logged"
+    )
+    otel_exporter_otlp_endpoint: str = Field("", description="OTLP/HTTP collector for traces; empty: no tracing")
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Share of traces kept when the caller sent no traceparent"
+    )
+    sentry_dsn: SecretStr = Field(SecretStr(""), description="Sentry project; empty: errors are only logged")
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from arguments, else the environment, else `*_FILE`, else the defaults.
+
+    Raises:
+        SettingsError: one line per fault, naming the variable, never its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = (f"{variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
+        raise SettingsError("\n".join(faults)) from None
+
+
+def variable(location: tuple[int | str, ...]) -> str:
+    """`("providers", "local", "base_url")` to `PROVIDERS.local.base_url`."""
+    first, *rest = map(str, location)
+    return ".".join([first.upper(), *rest])

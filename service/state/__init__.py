@@ -1,0 +1,1 @@
+"""Redis, the breaker that watches it, and the one fallback to memory."""

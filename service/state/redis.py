@@ -1,0 +1,156 @@
+"""Redis clients by URL: standalone, Sentinel or Cluster, every call bounded, driver errors translated once.
+
+| URL | what |
+|---|---|
+| `redis://user:pw@host:6379/0`, `rediss://…` | one server (TLS with `rediss`) |
+| `redis+sentinel://:pw@host:26379,host:26379/service/0` | the primary that the sentinels name `service` |
+| `redis+cluster://:pw@host:7000,host:7001` | a cluster, found through any of these nodes |
+
+The library's defaults retry ten times with long timeouts: a silent server would hold one GET for a minute. Here a call
+gets REDIS_REQUEST_TIMEOUT and no retry; the breaker and memory are the retry. Commands must be idempotent.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ClusterError, ConnectionError, ReadOnlyError, RedisError, TimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from service.errors import SettingsError, StateUnavailable
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+Result = TypeVar("Result")
+Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
+
+DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
+# What an outage, a failover or a loading server looks like. Anything else is a fault of ours and is not hidden.
+AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed `redis+sentinel://` or `redis+cluster://` URL."""
+
+    hosts: list[tuple[str, int]]
+    username: str | None
+    password: str | None
+    path: list[str]
+
+
+class RedisState:
+    """One Redis, as the capabilities use it: `await redis.run("publish", lambda r: r.xadd(…))`."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._timeout_s = settings.redis_request_timeout
+        self._durations = metrics.db_duration
+        self._client = connect(settings)
+
+    async def run(self, operation: str, call: Callable[[Client], Awaitable[Result]]) -> Result:
+        """Run one idempotent operation under the request-path deadline.
+
+        Raises:
+            StateUnavailable: Redis is away, silent or failing over.
+        """
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call(self._client)
+        except AWAY as error:
+            raise StateUnavailable(f"{operation}: {type(error).__name__}") from error
+        finally:
+            self._durations.labels("redis", operation).observe(time.perf_counter() - started)
+
+    async def ping(self) -> None:
+        await self.run("ping", lambda client: client.ping())
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._client.aclose()
+        except (RedisError, *AWAY):
+            return  # a server that is gone has nothing left to be told
+
+
+def connect(settings: Settings) -> Client:
+    """A client for REDIS_URL; no connection is made yet.
+
+    Raises:
+        SettingsError: the URL has a scheme or shape we do not know.
+    """
+    url = settings.redis_url.get_secret_value()
+    options = connection_options(settings)
+    match urlsplit(url).scheme:
+        case "redis" | "rediss":
+            pool = BlockingConnectionPool.from_url(
+                url, max_connections=settings.redis_max_connections, timeout=settings.redis_request_timeout, **options
+            )
+            return Redis.from_pool(pool)
+        case "redis+sentinel":
+            return sentinel_client(parse(url), settings, options)
+        case "redis+cluster":
+            return cluster_client(parse(url), settings, options)
+    raise SettingsError("REDIS_URL: must start with redis://, rediss://, redis+sentinel:// or redis+cluster://")
+
+
+def connection_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "socket_timeout": settings.redis_request_timeout,
+        "socket_connect_timeout": settings.redis_request_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "atp",
+        # "auto" makes cancelled reads unsafe and serves managed clouds only.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def sentinel_client(address: Address, settings: Settings, options: dict[str, Any]) -> Client:
+    service, db = (*address.path, "0")[:2] if address.path else ("", "0")
+    if not service:
+        raise SettingsError("REDIS_URL: a sentinel URL names its service: redis+sentinel://host:26379/mymaster/0")
+    # Sentinel's own clients inherit only socket_* options; without these they would retry ten times.
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=options, **options)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(
+        service,
+        db=int(db),
+        username=address.username,
+        password=address.password,
+        max_connections=settings.redis_max_connections,
+    )
+
+
+def cluster_client(address: Address, settings: Settings, options: dict[str, Any]) -> Client:
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+        username=address.username,
+        password=address.password,
+        max_connections=settings.redis_max_connections,
+        **options,
+    )
+
+
+def parse(url: str) -> Address:
+    """Split a URL with several hosts, which the library itself does not read."""
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    default = DEFAULT_PORTS[parts.scheme]
+    try:
+        pairs = [host.rpartition(":") for host in hosts.split(",") if host]
+        addresses = [(name, int(port)) if name else (port, default) for name, _, port in pairs]
+    except ValueError:
+        raise SettingsError("REDIS_URL: hosts must look like host:port,host:port") from None
+    return Address(
+        addresses,
+        unquote(username) or None,
+        unquote(password) or None,
+        [part for part in parts.path.split("/") if part],
+    )

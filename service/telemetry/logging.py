@@ -1,0 +1,121 @@
+"""Structured logs: JSON lines (or a readable form on a terminal) that never hold the event loop up.
+
+A blocked stdout would stall every request, so lines go through a bounded queue to one writer thread; what does not fit
+is dropped and counted. Every line carries the request_id and trace_id of the request it belongs to.
+"""
+
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import structlog
+from opentelemetry import trace
+from pydantic_core import to_json
+from structlog.typing import EventDict, WrappedLogger
+
+from service.settings import Settings
+
+# About 3 MB of lines: a second of access log at full speed.
+QUEUE_LINES = 10_000
+# Lines joined into one write: fewer system calls under load, small enough to stay prompt.
+BATCH_LINES = 200
+
+
+class LineWriter:
+    """Writes lines to a stream from its own thread; `print` never blocks. Used as structlog's logger."""
+
+    def __init__(self, stream: TextIO, dropped: Callable[[], None]) -> None:
+        self._stream = stream
+        self._dropped = dropped
+        self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES)
+        # A daemon: a stdout that never drains must not keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def print(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped()
+
+    debug = info = warning = error = critical = exception = fatal = log = msg = print
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what is queued, for at most `timeout_s`."""
+        try:
+            self._lines.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            batch = self._next_batch()
+            text = "".join(f"{line}\n" for line in batch if line is not None)
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader of our stdout went away
+                for _ in batch:
+                    self._dropped()
+            if None in batch:
+                return
+
+    def _next_batch(self) -> list[str | None]:
+        batch = [self._lines.get()]
+        while len(batch) < BATCH_LINES and batch[-1] is not None:
+            try:
+                batch.append(self._lines.get_nowait())
+            except queue.Empty:
+                break
+        return batch
+
+
+class StdlibBridge(logging.Handler):
+    """Carries the records of libraries (hypercorn, redis, psycopg) into the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        exception = record.exc_info if record.exc_info and record.exc_info[0] else None
+        log.log(record.levelno, "library.log", logger=record.name, message=record.getMessage(), exc_info=exception)
+
+
+def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
+    """Set structlog and the standard logging module up; the caller closes the writer last."""
+    writer = LineWriter(sys.stdout, dropped)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            add_trace_id,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderers(settings),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: writer,
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[StdlibBridge()], level=logging.WARNING, force=True)
+    return writer
+
+
+def renderers(settings: Settings) -> list[Any]:
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    if console:
+        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    return [structlog.processors.dict_tracebacks, render_json]
+
+
+def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return to_json(event, fallback=repr).decode()
+
+
+def add_trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+    return event

@@ -1,0 +1,76 @@
+"""Unhandled errors to Sentry, when a DSN is set: no bodies, no local variables, no flood."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from service.settings import Settings
+
+# A crash loop must not spend the project's quota nor hide the first error.
+EVENTS_PER_MINUTE = 30
+
+
+class ErrorReporter:
+    """Sends exceptions to Sentry; does nothing without a DSN."""
+
+    def __init__(self, settings: Settings, release: str, dropped: Callable[[], None]) -> None:
+        self._enabled = bool(settings.sentry_dsn.get_secret_value())
+        self._allowance = Allowance(EVENTS_PER_MINUTE)
+        self._dropped = dropped
+        if self._enabled:
+            self._start(settings, release)
+
+    def _start(self, settings: Settings, release: str) -> None:
+        import sentry_sdk
+
+        sentry_sdk.init(
+            dsn=settings.sentry_dsn.get_secret_value(),
+            environment=settings.environment,
+            release=release,
+            # Bodies up to 10 kB would be sent whatever send_default_pii says.
+            max_request_body_size="never",
+            include_local_variables=False,
+            send_default_pii=False,
+            max_breadcrumbs=5,
+            default_integrations=False,
+            shutdown_timeout=2,
+            before_send=self._before_send,
+        )
+
+    def _before_send(self, event: Any, _: dict[str, Any]) -> Any:
+        if self._allowance.take():
+            return event
+        self._dropped()
+        return None
+
+    def capture(self, error: BaseException, **tags: str) -> None:
+        """Queue one exception with its tags (request_id, route, trace_id); returns at once."""
+        if not self._enabled:
+            return
+        import sentry_sdk
+
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tags(tags)
+            scope.capture_exception(error)
+
+    def close(self) -> None:
+        """Send what is queued, for at most 2 s; blocks, so call it off the loop."""
+        if self._enabled:
+            import sentry_sdk
+
+            sentry_sdk.get_client().close(timeout=2)
+
+
+class Allowance:
+    """At most `per_minute` permits in each minute of the monotonic clock."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute, self._clock = per_minute, clock
+        self._window, self._used = -1, 0
+
+    def take(self) -> bool:
+        window = int(self._clock() // 60)
+        if window != self._window:
+            self._window, self._used = window, 0
+        self._used += 1
+        return self._used <= self._per_minute

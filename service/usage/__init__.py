@@ -1,0 +1,1 @@
+"""What every metered request cost, durably."""

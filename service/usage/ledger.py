@@ -1,0 +1,115 @@
+"""The durable ledger of usage: an answer is acknowledged once its row is committed.
+
+Group commit: rows that arrive while one commit is under way share the next, so that throughput does not pay a round
+trip and an fsync each. A row's id is unique and inserting it again does nothing, so a retry cannot count twice.
+"""
+
+import asyncio
+import uuid
+from collections import deque
+from dataclasses import astuple, dataclass
+from datetime import datetime
+
+import structlog
+
+from service.db.pool import Database
+from service.errors import DatabaseUnavailable
+from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+BATCH_ROWS = 1000
+# About ten seconds at full speed; beyond it the database is lost and callers are told so at once.
+QUEUE_ROWS = 20_000
+CLOSE_TIMEOUT_S = 5.0
+
+INSERT_USAGE = """
+INSERT INTO api_usage (id, request_id, "timestamp", key_hash, user_id, agent, model, tokens_in, tokens_out, cached,
+                       status, duration_s)
+SELECT * FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::bytea[], %s::text[], %s::text[], %s::text[],
+                     %s::integer[], %s::integer[], %s::boolean[], %s::smallint[], %s::double precision[])
+ON CONFLICT (id) DO NOTHING"""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One metered request, in the column order of INSERT_USAGE. `status` is HTTP's; 499: the client left."""
+
+    id: uuid.UUID
+    request_id: str
+    timestamp: datetime
+    key_hash: bytes
+    user_id: str
+    agent: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    cached: bool
+    status: int
+    duration_s: float
+
+
+class Ledger:
+    """Takes rows; `run()` commits them in groups and is owned by the composition root."""
+
+    def __init__(self, db: Database, metrics: Metrics) -> None:
+        self._db = db
+        self._stored = metrics.usage_rows.labels("stored")
+        self._failed = metrics.usage_rows.labels("failed")
+        self._waiting: deque[tuple[UsageRow, asyncio.Future[None]]] = deque()
+        self._arrived = asyncio.Event()
+
+    async def record(self, row: UsageRow) -> None:
+        """Return once the row is committed; raises DatabaseUnavailable when it is not."""
+        await asyncio.shield(self.enqueue(row))
+
+    def enqueue(self, row: UsageRow) -> asyncio.Future[None]:
+        """Hand a row over without waiting, for callers that are being cancelled; a row that is lost is logged."""
+        if len(self._waiting) >= QUEUE_ROWS:
+            self._lost(row)
+            raise DatabaseUnavailable("Usage cannot be recorded now.")
+        stored = asyncio.get_running_loop().create_future()
+        stored.add_done_callback(asyncio.Future.exception)  # retrieved, whether or not anybody waits
+        self._waiting.append((row, stored))
+        self._arrived.set()
+        return stored
+
+    async def run(self) -> None:
+        """Commit what arrives, for ever."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._commit()
+
+    async def close(self) -> None:
+        """Commit what still waits; call after `run()` was cancelled."""
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            while self._waiting:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH_ROWS, len(self._waiting)))]
+        try:
+            await self._insert([row for row, _ in batch])
+        except DatabaseUnavailable as error:
+            for row, stored in batch:
+                self._lost(row)
+                stored.set_exception(error)
+        except asyncio.CancelledError:
+            self._waiting.extendleft(reversed(batch))
+            raise
+        else:
+            self._stored.inc(len(batch))
+            for _, stored in batch:
+                stored.set_result(None)
+
+    async def _insert(self, rows: list[UsageRow]) -> None:
+        columns = [list(column) for column in zip(*map(astuple, rows), strict=True)]
+        async with self._db.connection("insert_usage") as connection:
+            await connection.execute(INSERT_USAGE, columns)
+
+    def _lost(self, row: UsageRow) -> None:
+        self._failed.inc()
+        log.error("usage.row_lost", usage_id=str(row.id), user_id=row.user_id, agent=row.agent, model=row.model,
+                  tokens_in=row.tokens_in, tokens_out=row.tokens_out, status=row.status)  # fmt: skip

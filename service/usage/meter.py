@@ -1,0 +1,44 @@
+"""What one request has used so far."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from service.usage.ledger import UsageRow
+
+
+@dataclass
+class Meter:
+    """Begins when a metered request was authenticated; `row()` is its entry in the ledger."""
+
+    request_id: str
+    key_hash: bytes
+    user_id: str
+    agent: str
+    model: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def add(self, tokens_in: int, tokens_out: int) -> None:
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+
+    def row(self, status: int) -> UsageRow:
+        return UsageRow(
+            id=self.id,
+            request_id=self.request_id,
+            timestamp=self.timestamp,
+            key_hash=self.key_hash,
+            user_id=self.user_id,
+            agent=self.agent,
+            model=self.model,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            cached=False,
+            status=status,
+            duration_s=time.perf_counter() - self.started,
+        )

@@ -1,0 +1,124 @@
+"""The servers every test may ask for. All are real; they are started when first asked for, once a session.
+
+Fixtures are synchronous, because a session's servers outlive the event loop of each test.
+"""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from service.embedded.llm import Llm, start_llm
+from service.embedded.postgres import Postgres, start_postgres
+from service.embedded.valkey import VOLATILE, Valkey, start_valkey
+from tests.redis_topologies import Cluster, SentinelTrio, start_cluster, start_sentinel_trio
+from tests.servers import OwnPostgres, OwnValkey, run
+
+database_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder whose database `atp` is migrated, with no server on it: to be copied, never used."""
+    from service.db.migrate import migrate
+
+    folder = tmp_path_factory.mktemp("postgres-template")
+    postgres = run(start_postgres(folder, fsync=False))
+    run(migrate(postgres.dsn))
+    run(postgres.stop())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """The session's PostgreSQL. Its fsync is off only because every test makes a database; ATP runs with it on."""
+    folder = tmp_path_factory.mktemp("postgres") / "state"
+    shutil.copytree(postgres_template, folder)
+    postgres = run(start_postgres(folder, fsync=False))
+    yield postgres
+    run(postgres.stop())
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres) -> Iterator[str]:
+    """DSN of a database of the test's own with every migration applied."""
+    yield from new_database(postgres_server, template="atp")
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Postgres) -> Iterator[str]:
+    """DSN of a database of the test's own with nothing in it."""
+    yield from new_database(postgres_server, template="template0")
+
+
+def new_database(server: Postgres, template: str) -> Iterator[str]:
+    name = f"test_{next(database_numbers)}"
+    with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER atp")
+    yield server.dsn.removesuffix("/atp") + f"/{name}"
+    with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def own_postgres(postgres_template: Path, tmp_path: Path) -> Iterator[OwnPostgres]:
+    """A PostgreSQL (fsync on, migrated) that the test may kill, freeze and restart."""
+    folder = tmp_path / "own-postgres"
+    shutil.copytree(postgres_template, folder)
+    own = OwnPostgres(lambda port: start_postgres(folder, port))
+    run(own.start())
+    yield own
+    run(own.kill())
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """The session's Valkey, keeping everything in memory only."""
+    valkey = run(start_valkey(tmp_path_factory.mktemp("valkey"), settings=VOLATILE))
+    yield valkey
+    run(valkey.stop())
+
+
+@pytest.fixture
+def redis_url(valkey_server: Valkey) -> str:
+    """URL of the session's Valkey, emptied."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
+    """A Valkey with an append-only file that the test may kill, freeze and restart."""
+    own = OwnValkey(lambda port: start_valkey(tmp_path / "own-valkey", port))
+    run(own.start())
+    yield own
+    run(own.kill())
+
+
+@pytest.fixture
+def sentinel_trio(tmp_path: Path) -> Iterator[SentinelTrio]:
+    """A primary, two replicas and three sentinels of the test's own."""
+    trio = run(start_sentinel_trio(tmp_path / "sentinel"))
+    yield trio
+    run(trio.kill())
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries for the session; what a test writes stays, so take keys of your own."""
+    cluster = run(start_cluster(tmp_path_factory.mktemp("cluster")))
+    yield cluster
+    run(cluster.kill())
+
+
+@pytest.fixture(scope="session")
+def llm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
+    """The small model behind its OpenAI-compatible server."""
+    llm = run(start_llm(tmp_path_factory.mktemp("llm")))
+    yield llm
+    run(llm.stop())
