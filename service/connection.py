@@ -5,6 +5,9 @@ Hypercorn's own TCPServer is not used: it has one idle task per request, no writ
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -33,7 +36,8 @@ class Limits:
     keep_alive_s: float = 75.0  # above nginx's 60 s, so that it is nginx that closes: no request meets a closed socket
     header_deadline_s: float = 10.0  # for a whole request head, from the connect or from its first byte
     body_gap_s: float = 30.0  # silence in the middle of a body
-    write_deadline_s: float = 5.0  # not a byte taken by the client
+    write_deadline_s: float = 5.0  # not a byte taken by the client while we hold more for it
+    unacknowledged_s: float = 10.0  # the same where all that is left is in the kernel (TCP_USER_TIMEOUT)
     retire_s: float = 1.0  # draining: an idle connection may still send the request that is under way
 
 
@@ -61,6 +65,7 @@ class Connection(Wire):
         self._held = b""
         self._written_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._stalled_looks = 0
         self._deadline: float | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._head_begun = True  # a fresh connection owes us a request at once
@@ -128,24 +133,25 @@ class Connection(Wire):
             self._written_bytes += len(data)
         waiting = self._transport.get_write_buffer_size()
         if waiting and self._stall_timer is None:
-            self._watch_writes(self._written_bytes - waiting)
+            self._watch_writes(-1)
         return waiting
 
-    def _watch_writes(self, flushed_bytes: int) -> None:
-        # Two looks a deadline, so that a stall is over within one and a half.
-        delay = self._limits.write_deadline_s / 2
-        self._stall_timer = self._loop.call_later(delay, self._check_writes, flushed_bytes, 1)
+    def _watch_writes(self, taken_bytes: int) -> None:
+        """Look twice a deadline whether the client takes anything, so that a stall is over within one and a half."""
+        delay_s = self._limits.write_deadline_s / 2
+        self._stall_timer = self._loop.call_later(delay_s, self._check_writes, taken_bytes)
 
-    def _check_writes(self, flushed_before: int, looks: int) -> None:
+    def _check_writes(self, taken_before: int) -> None:
         waiting = self._transport.get_write_buffer_size()
-        flushed = self._written_bytes - waiting
+        taken = self._written_bytes - waiting - unacknowledged_bytes(self._writer)
         if not waiting:
             self._stall_timer = None
-        elif flushed > flushed_before:
-            self._watch_writes(flushed)
-        elif looks < 2:
-            delay = self._limits.write_deadline_s / 2
-            self._stall_timer = self._loop.call_later(delay, self._check_writes, flushed, looks + 1)
+        elif taken > taken_before:
+            self._stalled_looks = 0
+            self._watch_writes(taken)
+        elif self._stalled_looks == 0:
+            self._stalled_looks = 1
+            self._watch_writes(taken)
         else:
             self.count("writer_stalled")
             log.warning("server.writer_stalled", waiting_bytes=waiting)
@@ -237,3 +243,11 @@ class Connection(Wire):
 def address(writer: asyncio.StreamWriter, which: str) -> tuple[str, int] | None:
     name = writer.get_extra_info(which)
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
+
+
+def unacknowledged_bytes(writer: asyncio.StreamWriter) -> int:
+    """What the kernel still holds for the client (tcp(7), SIOCOUTQ): only what leaves it has been taken."""
+    fileno = writer.get_extra_info("socket").fileno()
+    if fileno < 0:
+        return 0
+    return int.from_bytes(fcntl.ioctl(fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

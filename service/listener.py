@@ -68,7 +68,7 @@ class Listener:
 
     async def open(self, backlog: int, max_connections: int) -> None:
         self._most = max_connections
-        tune(self._sock, self.limits.write_deadline_s)
+        tune(self._sock, self.limits.unacknowledged_s)
         self._server = await asyncio.start_server(self._accept, sock=self._sock, backlog=ACCEPT_BURST)
         self._sock.listen(backlog)  # again: asyncio takes one number for the queue and for the burst
 
@@ -153,12 +153,12 @@ def bind_socket(host: str, port: int, reuse_port: bool, setting: str) -> socket.
     return sock
 
 
-def tune(sock: socket.socket, write_deadline_s: float) -> None:
+def tune(sock: socket.socket, unacknowledged_s: float) -> None:
     """Options that every accepted connection inherits."""
     # At most so many unsent bytes in the kernel: what stalls is soon seen to stall, and holds little memory.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     # What is sent and not acknowledged is given up as well: a phone that vanished, a window shut for good.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * write_deadline_s))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1_000 * unacknowledged_s))
 
 
 def why_not(error: OSError, host: str, port: int, setting: str) -> str:

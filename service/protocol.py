@@ -208,7 +208,7 @@ class WebSocket(WSStream):
             elif isinstance(event, Ping):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
-                self._code = event.code
+                self._code = int(event.code)
                 await self._send_wsproto_event(event.response())
                 await self.send(StreamClosed(STREAM_ID))
             if self.closed:

@@ -5,7 +5,7 @@ Fixtures are synchronous, because a session's servers outlive the event loop of 
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,8 +15,10 @@ import redis
 from service.embedded.llm import Llm, start_llm
 from service.embedded.postgres import Postgres, start_postgres
 from service.embedded.valkey import VOLATILE, Valkey, start_valkey
+from tests.nodes import RunningNode, node_settings, running
 from tests.redis_topologies import Cluster, SentinelTrio, start_cluster, start_sentinel_trio
 from tests.servers import OwnPostgres, OwnValkey, run
+from tests.upstream import Upstream, upstream
 
 database_numbers = itertools.count(1)
 
@@ -122,3 +124,17 @@ def llm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
     llm = run(start_llm(tmp_path_factory.mktemp("llm")))
     yield llm
     run(llm.stop())
+
+
+@pytest.fixture
+async def model_server() -> AsyncIterator[Upstream]:
+    """A scripted stand-in for a paid model server; the model's name says how it behaves."""
+    async with upstream() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def node(database_url: str, redis_url: str, model_server: Upstream) -> AsyncIterator[RunningNode]:
+    """A whole node over the session's servers and the scripted models."""
+    async with running(node_settings(database_url, redis_url, model_server)) as started:
+        yield started

@@ -84,9 +84,15 @@ def handshake(headers: str = "") -> bytes:
     ).encode("latin-1")
 
 
-def websocket(port: int, headers: str = "", receive_buffer: int | None = None) -> tuple[socket.socket, bytes]:
-    """An open WebSocket and the head of the answer that opened it."""
+def websocket(port: int, receive_buffer: int | None = None) -> socket.socket:
+    """An open WebSocket."""
     sock = connect(port, receive_buffer)
+    upgrade(sock)
+    return sock
+
+
+def upgrade(sock: socket.socket, headers: str = "") -> bytes:
+    """Shake hands; returns the head of the answer."""
     sock.sendall(handshake(headers))
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -94,13 +100,18 @@ def websocket(port: int, headers: str = "", receive_buffer: int | None = None) -
         assert byte, head
         head += byte
     assert b" 101 " in head.splitlines()[0], head
-    return sock, head
+    return head
 
 
 def frame(payload: bytes, opcode: int = TEXT, final: bool = True) -> bytes:
     """A client's frame (masked with zeros, which leaves the payload as it is)."""
     size = len(payload)
-    length = struct.pack("!B", 0x80 | size) if size < 126 else struct.pack("!BQ", 0x80 | 127, size)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65_536:
+        length = struct.pack("!BH", 0x80 | 126, size)
+    else:
+        length = struct.pack("!BQ", 0x80 | 127, size)
     return bytes([opcode | (0x80 if final else 0)]) + length + b"\0\0\0\0" + payload
 
 

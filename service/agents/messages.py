@@ -1,6 +1,6 @@
 """What goes to a model and what comes back: the words that the runner and every provider share."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,11 +54,11 @@ class Delta:
 
 class ModelClient(Protocol):
     """One way of reaching models. Both calls raise UpstreamError or UpstreamTimeout, and end the upstream call when
-    their task is cancelled or their iterator closed."""
+    their task is cancelled or their iterator closed. `headers` go along: the trace's context."""
 
-    async def complete(self, prompt: Prompt) -> Answer: ...
+    async def complete(self, prompt: Prompt, headers: Mapping[str, str]) -> Answer: ...
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Answer, None]:
+    def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Answer, None]:
         """Deltas, then the whole Answer as the last item."""
         ...
 

@@ -6,7 +6,7 @@ Reference: OpenAI API, "Create chat completion"; streams are server-sent events 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -66,9 +66,9 @@ class OpenAIClient:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: Prompt, headers: Mapping[str, str]) -> Answer:
         with upstream_errors():
-            async with asyncio.timeout(self._total_s), self._post(prompt, stream=False) as response:
+            async with asyncio.timeout(self._total_s), self._post(prompt, headers, stream=False) as response:
                 body = parse(await self._read(response))
         if not body.choices:
             raise UpstreamError("The model server sent no answer.")
@@ -76,10 +76,10 @@ class OpenAIClient:
         tokens = body.usage.tokens() if body.usage else estimate(prompt, len(text))
         return Answer(text, tokens, body.choices[0].finish_reason or "stop")
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Answer, None]:
+    async def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Answer, None]:
         pieces: list[str] = []
         tokens, finish_reason = None, ""
-        async with contextlib.aclosing(self._bodies(prompt)) as bodies:
+        async with contextlib.aclosing(self._bodies(prompt, headers)) as bodies:
             async for body in bodies:
                 tokens = body.usage.tokens() if body.usage else tokens
                 for choice in body.choices[:1]:
@@ -92,14 +92,14 @@ class OpenAIClient:
         text = "".join(pieces)
         yield Answer(text, tokens or estimate(prompt, len(text)), finish_reason)
 
-    async def _bodies(self, prompt: Prompt) -> AsyncGenerator[UpstreamBody, None]:
+    async def _bodies(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[UpstreamBody, None]:
         """The stream's parsed events, each awaited under the deadline that applies to it."""
         loop = asyncio.get_running_loop()
         ends_at, size = loop.time() + self._total_s, 0
         with upstream_errors():
             async with (
                 asyncio.timeout(min(self._first_s, self._total_s)) as deadline,
-                self._post(prompt, stream=True) as response,
+                self._post(prompt, headers, stream=True) as response,
             ):
                 async for data in data_lines(response.content.iter_any()):
                     size += len(data)
@@ -113,9 +113,11 @@ class OpenAIClient:
                     deadline.reschedule(min(ends_at, loop.time() + self._gap_s))
 
     @contextlib.asynccontextmanager
-    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(
+        self, prompt: Prompt, more: Mapping[str, str], *, stream: bool
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         provider = prompt.model.provider
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **more}
         if provider.api_key:
             headers["authorization"] = f"Bearer {provider.api_key}"
         url = f"{provider.base_url}/chat/completions"

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.agents.catalogue import Agent, Catalogue, Parameters
 from service.agents.messages import Answer, Delta, Message, ModelClient, Prompt
@@ -13,6 +14,7 @@ from service.errors import AtpError
 from service.telemetry.metrics import Metrics
 
 OPERATION = "chat"
+PROPAGATOR = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Runner:
     async def complete(self, question: Question) -> Answer:
         """Raises UpstreamError or UpstreamTimeout."""
         with self._observed(question) as call:
-            call.answer = await self._client.complete(question.prompt)
+            call.answer = await self._client.complete(question.prompt, call.headers())
             return call.answer
 
     async def stream(self, question: Question) -> AsyncGenerator[Delta | Answer, None]:
@@ -47,7 +49,7 @@ class Runner:
         started = time.perf_counter()
         waiting = True
         with self._observed(question) as call:
-            async with aclosing(self._client.stream(question.prompt)) as items:
+            async with aclosing(self._client.stream(question.prompt, call.headers())) as items:
                 async for item in items:
                     if waiting:
                         waiting = False
@@ -98,6 +100,12 @@ class Call:
 
     span: Span
     answer: Answer | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The trace's context for the model server."""
+        carrier: dict[str, str] = {}
+        PROPAGATOR.inject(carrier, set_span_in_context(self.span))
+        return carrier
 
 
 def labels(question: Question) -> tuple[str, str, str]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+ALTERNATIVE = "set DATABASE_URL, REDIS_URL and OPENAI_BASE_URL to servers of your own and run `atp serve`"
+
 
 class EmbeddedError(Exception):
     """Print `str(error)` and exit: the message is meant for the person who started ATP."""
@@ -11,10 +13,12 @@ class PartMissing(EmbeddedError):
     """The wheel is absent, or has no build for this platform."""
 
     def __init__(self, name: str, wheel: str) -> None:
-        super().__init__(
-            f"{name} cannot be embedded here (no usable build of the wheel {wheel}): set DATABASE_URL, REDIS_URL "
-            "and OPENAI_BASE_URL to servers of your own and run `atp serve`"
-        )
+        super().__init__(f"{name} cannot be embedded here (no usable build of the wheel {wheel}): {ALTERNATIVE}")
+
+
+class PlatformUnsupported(EmbeddedError):
+    def __init__(self, platform: str) -> None:
+        super().__init__(f"the embedded parts need Linux, this is {platform}: {ALTERNATIVE}")
 
 
 class PortTaken(EmbeddedError):

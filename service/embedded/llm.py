@@ -96,6 +96,7 @@ def serve(port: int, model: Path, key: str) -> None:
     params.cache_ram_mib = 0  # by default it grows to gigabytes
     params.n_threads_http = HTTP_THREADS
     params.verbosity = 1  # errors only: no prompts, no line per request
+    params.fit_params = False  # asks the devices for their memory; there is nothing to fit
     params.ui = False
     params.sampling.temp = 0.0
     params.sampling.dry_multiplier = 0.8

@@ -1,6 +1,7 @@
 """The three embedded parts as one: started at the same time, stopped in reverse, one parent to a state folder."""
 
 import asyncio
+import platform
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from service.embedded.errors import PlatformUnsupported
 from service.embedded.folder import StateFolder
 from service.embedded.llm import Llm, start_llm
 from service.embedded.postgres import Postgres, start_postgres
@@ -32,7 +34,6 @@ class Ports:
     llm: int = 0
 
 
-FREE_PORTS = Ports()
 SPOKEN = {"postgres": "PostgreSQL", "valkey": "Valkey", "llm": "Small LLM"}
 ALL_PARTS = frozenset(SPOKEN)
 
@@ -62,6 +63,8 @@ class EmbeddedParts:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "EmbeddedParts":
+        if platform.system() != "Linux":  # children are tied to us by prctl(2) and found in /proc
+            raise PlatformUnsupported(platform.system())
         async with AsyncExitStack() as stack:
             stack.enter_context(StateFolder.open(self._state_dir).locked())
             await self._start_all(stack)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Postgres:
 
     async def kill(self) -> None:
         """As `kill -9` of every process of it."""
+        self.child.signal(signal.SIGKILL)  # the server first, or it would start new backends
+        kill_users_of(self.data)
         await self.child.kill()
         await leave(self.data)
 
@@ -168,8 +171,7 @@ async def leave(data: Path) -> None:
     its number has been given to another program meanwhile.
     """
     if not await becomes(lambda: not users_of(data), STOP_TIMEOUT_S):
-        for pid in users_of(data):
-            os.kill(pid, signal.SIGKILL)
+        kill_users_of(data)
     if not await becomes(lambda: not users_of(data), STOP_TIMEOUT_S):
         raise PartFailed(NAME, f"has a process that cannot be ended on {data}", data)
     (data / "postmaster.pid").unlink(missing_ok=True)
@@ -178,6 +180,12 @@ async def leave(data: Path) -> None:
 def users_of(data: Path) -> list[int]:
     """Processes whose working directory is the data folder: the server and its backends, nobody else."""
     return [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/cwd") if points_to(entry, data)]
+
+
+def kill_users_of(data: Path) -> None:
+    for pid in users_of(data):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def points_to(link: Path, target: Path) -> bool:

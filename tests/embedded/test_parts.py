@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from service.embedded.errors import PortTaken, StateUnusable
+from service.embedded.errors import PlatformUnsupported, PortTaken, StateUnusable
 from service.embedded.folder import StateFolder
 from service.embedded.parts import EmbeddedParts, Ports
 from tests.servers import run
@@ -24,17 +25,24 @@ NOBODY = 65534
 NAMES = ("llm", "postgres", "valkey")
 
 
+@dataclass
+class FirstStart:
+    """The folder after it, with a row and a key in it, and what was said."""
+
+    folder: Path
+    said: list[str] = field(default_factory=list)
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder after a first start, with a row and a key in it."""
-    folder = tmp_path_factory.mktemp("written") / ".atp"
-    run(write(folder))
-    return folder
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> FirstStart:
+    first = FirstStart(tmp_path_factory.mktemp("first") / ".atp")
+    run(write(first))
+    return first
 
 
 @pytest.fixture
-def state(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / ".atp"))
+def state(first_start: FirstStart, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first_start.folder, tmp_path / ".atp"))
 
 
 def start_parent(state: Path, python: str = sys.executable, **options: object) -> "subprocess.Popen[str]":
@@ -69,8 +77,8 @@ def all_ended(processes: list[psutil.Process], within_s: float = 5) -> bool:
     return True
 
 
-async def write(state: Path) -> None:
-    async with EmbeddedParts(state, say=lambda line: None) as parts:
+async def write(first: FirstStart) -> None:
+    async with EmbeddedParts(first.folder, say=first.said.append) as parts:
         with psycopg.connect(parts.postgres.dsn) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 'row' AS what")
         with redis.Redis.from_url(parts.valkey.url) as client:
@@ -114,25 +122,26 @@ def test_after_kill_9_of_the_parent_and_every_child_the_next_start_has_the_data(
     assert key == b"key"
 
 
-def test_ctrl_c_reaches_only_the_parent_which_stops_every_child_in_order(state: Path) -> None:
+def test_ctrl_c_reaches_only_the_parent_which_stops_every_child_and_no_secret_was_shown(state: Path) -> None:
     parent = start_parent(state)
     processes = children(state)
+    commands = [" ".join(process.cmdline()) for process in processes]
     assert end(parent, signal.SIGINT) == "stopped\n"
     assert all_ended(processes, within_s=0)
+    logs = [file.read_text() for file in (state / "log").iterdir()]
     assert "database system is shut down" in (state / "log" / "postgres.log").read_text()
     assert list((state / "run").iterdir()) == []
+    for secret in (state / "secret").iterdir():
+        assert not [text for text in commands + logs if secret.read_text() in text]
 
 
-def test_progress_is_said_part_by_part(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    async def start() -> None:
-        async with EmbeddedParts(tmp_path / "new" / ".atp", say=said.append):
-            pass
-
-    run(start())
-    assert said.pop(0) == "PostgreSQL: preparing an empty database (first start only)"
-    assert sorted(line.split(" in ")[0] for line in said) == ["PostgreSQL: ready", "Small LLM: ready", "Valkey: ready"]
+def test_progress_is_said_part_by_part(first_start: FirstStart) -> None:
+    assert sorted(line.split(" in ")[0] for line in first_start.said) == [
+        "PostgreSQL: preparing an empty database (first start only)",
+        "PostgreSQL: ready",
+        "Small LLM: ready",
+        "Valkey: ready",
+    ]
 
 
 def test_a_second_parent_on_the_same_folder_is_refused_in_one_line(state: Path) -> None:
@@ -174,13 +183,16 @@ def test_only_its_owner_may_read_the_state_folder(state: Path) -> None:
     assert {file.stat().st_mode & 0o777 for file in (*secrets, state / "valkey" / "valkey.conf")} == {0o600}
 
 
-def test_no_secret_stands_in_a_command_line_or_a_log(state: Path) -> None:
-    parent = start_parent(state)
-    commands = [" ".join(process.cmdline()) for process in children(state)]
-    end(parent, signal.SIGINT)
-    logs = [file.read_text() for file in (state / "log").iterdir()]
-    for secret in (state / "secret").iterdir():
-        assert not [text for text in commands + logs if secret.read_text() in text]
+def test_a_platform_other_than_linux_gets_one_line_with_the_alternative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(PlatformUnsupported) as refused:
+        run(EmbeddedParts(tmp_path).__aenter__())
+    assert str(refused.value) == (
+        "the embedded parts need Linux, this is Darwin: set DATABASE_URL, REDIS_URL and OPENAI_BASE_URL "
+        "to servers of your own and run `atp serve`"
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -16,9 +17,10 @@ def one(dsn: str, query: str) -> object:
     return row[0] if row else None
 
 
-def test_the_role_of_the_service_owns_its_database_and_is_no_superuser(own_postgres: OwnPostgres) -> None:
-    assert one(own_postgres.dsn, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'atp'") == "atp"
-    assert one(own_postgres.dsn, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = 'atp'") is False
+def test_the_role_of_the_service_owns_its_database_and_is_no_superuser(postgres_server: Postgres) -> None:
+    dsn = postgres_server.dsn.removesuffix("/atp") + "/template1"
+    assert one(dsn, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'atp'") == "atp"
+    assert one(dsn, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = 'atp'") is False
 
 
 def test_what_is_acknowledged_is_on_disk(own_postgres: OwnPostgres) -> None:
@@ -27,15 +29,25 @@ def test_what_is_acknowledged_is_on_disk(own_postgres: OwnPostgres) -> None:
     assert one(own_postgres.dsn, "SHOW data_checksums") == "on"
 
 
-def test_a_wrong_password_is_refused(own_postgres: OwnPostgres) -> None:
-    dsn = own_postgres.dsn.replace(own_postgres.server.password, "guess")
+def test_a_frozen_server_with_an_open_session_is_killed_at_once(own_postgres: OwnPostgres) -> None:
+    with psycopg.connect(own_postgres.dsn):
+        own_postgres.freeze()
+        begun = time.monotonic()
+        run(own_postgres.kill())
+    assert time.monotonic() - begun < 4
+    run(own_postgres.restart())
+    assert one(own_postgres.dsn, "SELECT 1") == 1
+
+
+def test_a_wrong_password_is_refused(postgres_server: Postgres) -> None:
+    dsn = postgres_server.dsn.replace(postgres_server.password, "guess")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(dsn)
 
 
-def test_it_listens_on_loopback_tcp_and_nowhere_else(own_postgres: OwnPostgres) -> None:
-    assert one(own_postgres.server.admin_dsn, "SHOW listen_addresses") == "127.0.0.1"
-    assert one(own_postgres.server.admin_dsn, "SHOW unix_socket_directories") == ""
+def test_it_listens_on_loopback_tcp_and_nowhere_else(postgres_server: Postgres) -> None:
+    assert one(postgres_server.admin_dsn, "SHOW listen_addresses") == "127.0.0.1"
+    assert one(postgres_server.admin_dsn, "SHOW unix_socket_directories") == ""
 
 
 def test_a_lock_file_whose_number_a_stranger_got_does_not_block_the_start(own_postgres: OwnPostgres) -> None:

@@ -1,0 +1,366 @@
+"""HTTP through the server: what plain hypercorn 0.18 lets a client do, and that ours does not."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from service.server import ServerConfig
+from tests.server_threads import LOOPS, ours, plain
+from tests.slow_clients import GET, connect, is_open, parsed, reset, response, status, until, until_closed
+
+every_loop = pytest.mark.parametrize("loop", LOOPS)
+
+H2C = (
+    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
+)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+async def hello(request: Request) -> JSONResponse:
+    return JSONResponse({"method": request.method})
+
+
+async def size(request: Request) -> JSONResponse:
+    return JSONResponse({"bytes": len(await request.body())})
+
+
+async def too_large(request: Request) -> Response:
+    return Response(status_code=413)
+
+
+class Watched:
+    """Applications that say when they ended; `disconnected` is set by http.disconnect alone."""
+
+    def __init__(self) -> None:
+        self.disconnected = threading.Event()
+        self.ended = threading.Event()
+
+    async def waits(self, scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.disconnected.set()
+
+    async def floods(self, request: Request) -> StreamingResponse:
+        async def chunks() -> Any:
+            try:
+                while not self.disconnected.is_set():
+                    yield b"x" * 65_536
+            finally:
+                self.ended.set()
+
+        return StreamingResponse(chunks())
+
+
+app = Starlette(
+    routes=[
+        Route("/", hello),
+        Route("/size", size, methods=["POST"]),
+        Route("/large", too_large, methods=["POST"]),
+    ]
+)
+
+
+@every_loop
+def test_h2c_is_ignored_and_the_request_answered_as_http_1(loop: str) -> None:
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(H2C)
+        assert parsed(response(sock)) == {"method": "GET"}
+
+
+@every_loop
+def test_the_http_2_preface_is_an_unsupported_version(loop: str) -> None:
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(PREFACE)
+        assert until_closed(sock).startswith(b"HTTP/1.1 505")
+
+
+def test_plain_hypercorn_switches_to_http_2() -> None:
+    with plain(app) as server:
+        with connect(server.port) as sock:
+            sock.sendall(H2C)
+            assert sock.recv(65_536).startswith(b"HTTP/1.1 101")
+        with connect(server.port) as sock:
+            sock.sendall(PREFACE)
+            assert sock.recv(65_536)[3:4] == b"\x04"  # a SETTINGS frame
+
+
+BAD = {
+    "absolute-form": (b"GET http://test/ HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    "authority-form": (b"CONNECT test:443 HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    "asterisk-form": (b"OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) + b"\r\n\r\n", 400),
+    "no version": (b"GET /\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "a space in the target": (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "two lengths": (b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "an unknown coding": (b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    "a broken chunk": (b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    "a head of 20 KB": (b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+    "an endless head": (b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: " + b"x" * 100_000, 431),
+    "version 9.9": (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505),
+}
+
+
+@every_loop
+@pytest.mark.parametrize(("request_bytes", "expected"), BAD.values(), ids=BAD)
+def test_a_bad_request_is_answered_and_closed(request_bytes: bytes, expected: int, loop: str, capfd: Any) -> None:
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(request_bytes)
+        answer = until_closed(sock)
+        assert answer.startswith(b"HTTP/1.1 %d" % expected)
+        assert answer.endswith(b"\r\n\r\n")
+        assert server.counted == []
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_plain_hypercorn_takes_a_head_of_20_kb_and_an_absolute_target() -> None:
+    with plain(app) as server:
+        assert status(server.port, BAD["a head of 20 KB"][0]) == 200
+        assert status(server.port, BAD["absolute-form"][0]) == 404  # not refused: routed, as the path "http://test/"
+
+
+@every_loop
+def test_head_has_the_headers_of_get_and_no_body(loop: str) -> None:
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(GET.replace(b"GET", b"HEAD") + GET)
+        head = response(sock, "HEAD")
+        assert (head.status, head.getheader("content-length"), head.read()) == (200, "17", b"")
+
+
+@every_loop
+def test_pipelined_requests_are_answered_in_order(loop: str) -> None:
+    post = b"POST /size HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc"
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(GET + post + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        bodies = [part.partition(b"\r\n\r\n")[2] for part in until_closed(sock).split(b"HTTP/1.1 200")[1:]]
+        assert bodies == [b'{"method":"GET"}', b'{"bytes":3}', b'{"method":"GET"}']
+
+
+def test_expect_100_continue_is_answered_before_the_body_is_sent() -> None:
+    with ours(app) as server, connect(server.port) as sock:
+        sock.sendall(b"POST /size HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert sock.recv(1024).startswith(b"HTTP/1.1 100")
+        sock.sendall(b"abc")
+        assert parsed(response(sock)) == {"bytes": 3}
+
+
+def test_http_1_0_is_answered_and_closed() -> None:
+    with ours(app) as server, connect(server.port) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert until_closed(sock).endswith(b'{"method":"GET"}')
+
+
+@every_loop
+def test_an_answer_before_the_body_is_read_arrives(loop: str) -> None:
+    head = b"POST /large HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n"
+    with ours(app, loop) as server, connect(server.port) as sock:
+        sock.sendall(head + b"x" * 1_000_000)
+        assert until_closed(sock).startswith(b"HTTP/1.1 413")
+
+
+def test_an_answer_after_ten_unread_chunks_arrives_too_and_in_plain_hypercorn_never() -> None:
+    full = threading.Event()
+
+    async def late(request: Request) -> Response:
+        while not full.is_set():
+            await asyncio.sleep(0.01)
+        return Response(status_code=413)
+
+    late_app = Starlette(routes=[Route("/", late, methods=["POST"])])
+    chunks = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50
+    with ours(late_app) as server, connect(server.port) as sock:
+        sock.sendall(chunks)
+        full.set()
+        assert until_closed(sock).startswith(b"HTTP/1.1 413")
+        assert until(lambda: server.server.connections == 0, 3)
+    full.clear()
+    with plain(late_app) as server, connect(server.port) as sock:
+        sock.sendall(chunks)
+        time.sleep(0.1)
+        full.set()
+        sock.settimeout(0.5)
+        assert response(sock).status == 413  # said, but both tasks then wait for each other
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
+@every_loop
+def test_a_client_that_goes_is_reported_to_the_application_at_once(loop: str) -> None:
+    for leave in (lambda sock: sock.close(), reset, lambda sock: sock.shutdown(1)):
+        watched = Watched()
+        with ours(watched.waits, loop) as server, connect(server.port) as sock:
+            sock.sendall(GET)
+            assert until(lambda: server.server.connections == 1, 1)
+            leave(sock)
+            assert watched.disconnected.wait(0.5)
+            assert until(lambda: server.server.connections == 0, 1)
+            assert server.counted == []
+
+
+@every_loop
+def test_a_stalled_http_reader_is_freed_at_the_write_deadline(loop: str) -> None:
+    watched = Watched()
+    flooding = Starlette(routes=[Route("/", watched.floods)])
+    with ours(flooding, loop, write_deadline_s=0.4) as server, connect(server.port, 4096) as sock:
+        sock.sendall(GET)
+        assert watched.ended.wait(3)
+        assert until(lambda: server.server.connections == 0, 1)
+        assert server.counted == ["writer_stalled"]
+    stalled = Watched()
+    flooding = Starlette(routes=[Route("/", stalled.floods)])
+    with plain(flooding, loop) as server, connect(server.port, 4096) as sock:
+        sock.sendall(GET)
+        assert not stalled.ended.wait(1.2)
+        stalled.disconnected.set()
+        reset(sock)
+
+
+@every_loop
+def test_an_answer_that_is_never_read_does_not_hold_the_connection_open(loop: str) -> None:
+    async def large(request: Request) -> Response:
+        return Response(b"x" * 8_000_000, headers={"Connection": "close"})
+
+    large_app = Starlette(routes=[Route("/", large)])
+    with ours(large_app, loop, write_deadline_s=0.4) as server, connect(server.port, 4096) as sock:
+        sock.sendall(GET)
+        assert until(lambda: server.counted == ["writer_stalled"], 3)
+        assert until(lambda: server.server.connections == 0, 1)
+
+
+def trickle(port: int, for_s: float) -> float:
+    """Send a head one byte at a time; after how many seconds the server closed (or `for_s`)."""
+    began = time.monotonic()
+    with connect(port) as sock:
+        while time.monotonic() < began + for_s and is_open(sock):
+            sock.sendall(b"G")
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+
+@every_loop
+def test_a_head_that_trickles_is_cut_at_the_header_deadline(loop: str) -> None:
+    with ours(app, loop, header_deadline_s=0.4) as server:
+        assert 0.4 <= trickle(server.port, 3) < 1
+        with connect(server.port) as sock:  # the second head on a connection no less
+            sock.sendall(GET)
+            assert response(sock).read() == b'{"method":"GET"}'
+            sock.sendall(b"GET / HT")
+            began = time.monotonic()
+            assert until_closed(sock) == b""
+            assert 0.3 < time.monotonic() - began < 1
+    assert ServerConfig().header_deadline_s == 10.0
+
+
+def test_plain_hypercorn_gives_a_head_its_keep_alive_time() -> None:
+    with plain(app, keep_alive_timeout=75) as server:
+        assert trickle(server.port, 1.2) >= 1.2
+
+
+@every_loop
+def test_a_body_that_falls_silent_is_cut(loop: str) -> None:
+    watched = Watched()
+    with ours(watched.waits, loop, body_gap_s=0.4) as server, connect(server.port) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc")
+        assert watched.disconnected.wait(1)
+        assert until_closed(sock) == b""
+
+
+@every_loop
+def test_an_idle_connection_is_kept_for_its_keep_alive_time(loop: str) -> None:
+    with ours(app, loop, keep_alive_s=0.8, header_deadline_s=0.2) as server, connect(server.port) as sock:
+        sock.sendall(GET)
+        response(sock).read()
+        began = time.monotonic()
+        assert until_closed(sock) == b""
+        assert 0.7 < time.monotonic() - began < 1.5
+    assert ServerConfig().keep_alive_s == 75.0
+
+
+def test_a_connection_outlives_the_five_seconds_of_plain_hypercorn() -> None:
+    with ours(app) as server, plain(app) as other, connect(server.port) as kept, connect(other.port) as cut:
+        for sock in (kept, cut):
+            sock.sendall(GET)
+            response(sock).read()
+        began = time.monotonic()
+        cut.settimeout(8)
+        assert until_closed(cut) == b""
+        assert 4.9 < time.monotonic() - began < 7
+        kept.sendall(GET)
+        assert response(kept).status == 200
+
+
+@every_loop
+def test_an_application_that_fails_is_answered_500_and_counted(loop: str) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("boom")
+
+    with ours(fails, loop) as server:
+        assert status(server.port, GET) == 500
+        assert server.counted == ["app_failed"]
+
+
+@every_loop
+def test_an_application_that_fails_in_its_body_is_seen_as_a_cut_answer(loop: str) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("boom")
+
+    with ours(fails, loop) as server, connect(server.port) as sock:
+        sock.sendall(GET)
+        answer = until_closed(sock)
+        assert answer.endswith(b"half\r\n")  # and no last chunk
+        assert server.counted == ["app_failed"]
+
+
+@every_loop
+def test_an_application_that_sends_less_than_it_announced_only_loses_its_connection(loop: str) -> None:
+    async def short(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"half"})
+
+    with ours(short, loop) as server, connect(server.port) as sock:
+        sock.sendall(GET)
+        assert until_closed(sock).endswith(b"half")
+        assert server.counted == ["app_failed"]
+
+
+def test_a_head_is_sent_before_a_body_that_takes_its_time() -> None:
+    body = threading.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not body.is_set():
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    with ours(slow) as server, connect(server.port) as sock:
+        sock.sendall(GET)
+        answer = response(sock)
+        assert answer.status == 200
+        body.set()
+        assert answer.read() == b"late"
+
+
+@every_loop
+def test_too_many_connections_are_told_503_and_the_private_port_stays_alive(loop: str) -> None:
+    with ours(app, loop, max_connections=2) as server, connect(server.port) as one, connect(server.port) as two:
+        assert until(lambda: server.server.connections == 2, 1)
+        with connect(server.port) as third:
+            third.sendall(GET)
+            answer = until_closed(third)
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n")
+        assert server.counted == ["connection_refused"]
+        assert status(server.private_port, GET) == 200
+        for sock in (one, two):
+            sock.sendall(GET)
+            assert response(sock).status == 200
