@@ -7,7 +7,7 @@ Per round and library a fresh process pinned to core 0, the scripted upstream (2
 2. streams: the most SSE streams of 50 tokens/s with p99 lateness <= 20 ms (now minus the stamp in the token),
    by doubling and then bisecting to 5 %; a step passes only with the upstream itself on schedule (p99 <= 5 ms);
 3. cancel: from task.cancel() to the upstream seeing the connection closed, plain and mid-stream;
-4. import time, and RSS after the first answer.
+4. import time, and RSS after the first answer; CPU time per answer and per token, which busy neighbours hardly move.
 Libraries take turns within a round; the table shows medians over rounds.
 """
 
@@ -201,11 +201,13 @@ async def measure_plain(client: Client, url: str, concurrency: int, seconds: flo
     await asyncio.gather(*(worker(time.perf_counter() + 0.5) for _ in range(concurrency)))
     latencies.clear()
     await stats(url)
+    cpu_s = time.process_time()
     await asyncio.gather(*(worker(time.perf_counter() + seconds) for _ in range(concurrency)))
+    cpu_us = 1e6 * (time.process_time() - cpu_s) / len(latencies)
     held_ms = (await stats(url))["held_p50_ms"]
     p50_ms, p99_ms = (1000 * quantile(latencies, share) - held_ms for share in (0.5, 0.99))
     c = f"_c{concurrency}"
-    return {f"rps{c}": len(latencies) / seconds, f"p50_ms{c}": p50_ms, f"p99_ms{c}": p99_ms}
+    return {f"rps{c}": len(latencies) / seconds, f"p50_ms{c}": p50_ms, f"p99_ms{c}": p99_ms, f"cpu_us{c}": cpu_us}
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -235,18 +237,20 @@ async def consume(client: Client, sink: list[str], late_ms: list[float]) -> None
 async def measure_streams(client: Client, url: str) -> dict[str, float]:
     late_ms: list[float] = []
     tasks: list[asyncio.Task[None]] = []
-    best = {"streams": 0.0, "late_p99_ms": 0.0, "upstream_late_p99_ms": 0.0}
+    best = dict.fromkeys(("streams", "late_p99_ms", "upstream_late_p99_ms", "cpu_us"), 0.0)
     good, bad, count, failed = 0, 0, 64, False
     while not bad or bad - good > max(1, good // 20):
         await resize(tasks, count, lambda: consume(client, [], late_ms))
         late_ms.clear()
         await stats(url)
+        cpu_s = time.process_time()
         await asyncio.sleep(1.5)
+        cpu_us = 1e6 * (time.process_time() - cpu_s) / max(1, len(late_ms))
         upstream_ms = (await stats(url))["late_p99_ms"]
         p99_ms = quantile(late_ms, 0.99) if len(late_ms) > count * 65 else float("inf")
         if p99_ms <= LATE_LIMIT_MS and upstream_ms <= 5:
             good, failed = count, False
-            best = {"streams": count, "late_p99_ms": p99_ms, "upstream_late_p99_ms": upstream_ms}
+            best = {"streams": count, "late_p99_ms": p99_ms, "upstream_late_p99_ms": upstream_ms, "cpu_us": cpu_us}
         elif not failed:  # once more: other jobs share the machine
             failed = True
             continue
@@ -303,6 +307,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
         "req/s c=64": "{rps_c64:.0f}",
         "streams": "{streams:.0f}",
         "late p99 ms, client / upstream": "{late_p99_ms:.1f} / {upstream_late_p99_ms:.1f}",
+        "CPU us per answer c=16 / token": "{cpu_us_c16:.0f} / {cpu_us:.0f}",
         "cancel ms, plain / stream": "{cancel_plain_ms:.0f} / {cancel_stream_ms:.0f}",
         "RSS MB": "{rss_mb:.0f}",
         "import s": "{import_s:.2f}",

@@ -1,4 +1,4 @@
-"""A scripted model server: the stand-in for a paid one, with the faults that those have. The model's name is the script."""
+"""A scripted model server: the stand-in for a paid one, with their faults. The model's name is the script."""
 
 import asyncio
 import json
