@@ -1,6 +1,6 @@
 """Which client library costs least between ATP and an OpenAI-compatible model, one core each.
 
-Run: python -m bench.model_clients [--rounds 3]     (about 8 minutes; Linux, 2 cores; makes .bench/model_clients)
+Run: python -m bench.model_clients [--rounds 3]     (about 10 minutes; Linux, 2 cores; makes .bench/model_clients)
 
 Per round and library a fresh process pinned to core 0, the scripted upstream (20 ms) pinned to core 1:
 1. plain: requests/s and latency added to the upstream's own hold time, at 1, 16 and 64 concurrent requests;

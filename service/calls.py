@@ -7,6 +7,8 @@ from typing import Any
 
 import structlog
 from hypercorn.config import Config
+from starlette.requests import ClientDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 log = structlog.get_logger("server")
 
@@ -80,6 +82,8 @@ class Calls:
     async def _call(self, app: AsgiApp, scope: Any, inbox: Inbox, send: Callable[[Any], Awaitable[None]]) -> None:
         try:
             await app(scope, inbox.get, send)
+        except (ClientDisconnect, WebSocketDisconnect):
+            pass  # the client went away while it was being read from or sent to: nothing is wrong, nobody to answer
         except Exception:
             self._count("app_failed")
             log.exception("server.app_failed", path=scope["path"])

@@ -6,8 +6,11 @@ Hypercorn's own TCPServer is not used: it has one idle task per request, no writ
 
 import asyncio
 import fcntl
+import socket
+import struct
 import sys
 import termios
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -25,6 +28,7 @@ log = structlog.get_logger("server")
 
 READ_BYTES = 65_536
 DRAIN_ABOVE_BYTES = 65_536  # asyncio's own high-water mark; below it a write never has to wait
+LINGER_NONE = struct.pack("ii", 1, 0)
 LINGER_S = 2.0
 LINGER_BYTES = 1_048_576  # read and thrown away while the client, still sending, is given time to read why it is closed
 
@@ -48,8 +52,7 @@ class Host(Protocol):
     config: Config
     context: WorkerContext
     limits: Limits
-
-    def count(self, event: str) -> None: ...
+    count: Callable[[str], None]
 
 
 class Connection(Wire):
@@ -89,7 +92,8 @@ class Connection(Wire):
             await self._gone()
 
     def abort(self) -> None:
-        """Drop what is not sent yet and free the socket now."""
+        """Drop what is not sent yet, in the kernel too (SO_LINGER 0: a RST), and free the socket now."""
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
         self._transport.abort()
 
     async def retire(self) -> None:
@@ -146,11 +150,8 @@ class Connection(Wire):
         taken = self._written_bytes - waiting - unacknowledged_bytes(self._writer)
         if not waiting:
             self._stall_timer = None
-        elif taken > taken_before:
-            self._stalled_looks = 0
-            self._watch_writes(taken)
-        elif self._stalled_looks == 0:
-            self._stalled_looks = 1
+        elif taken > taken_before or self._stalled_looks == 0:
+            self._stalled_looks = 0 if taken > taken_before else 1
             self._watch_writes(taken)
         else:
             self.count("writer_stalled")
@@ -194,10 +195,9 @@ class Connection(Wire):
 
     def _expect(self, within_s: float | None) -> None:
         """Set the moment at which silence ends the connection. The timer is moved only when it would ring too late."""
-        if within_s is None:
-            self._deadline = None
+        self._deadline = None if within_s is None else self._loop.time() + within_s
+        if self._deadline is None:
             return
-        self._deadline = self._loop.time() + within_s
         if self._deadline_timer is not None:
             if self._deadline_timer.when() <= self._deadline:
                 return

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ class Running:
         self.ready = threading.Event()
         self.loop: asyncio.AbstractEventLoop
         self.asked_to_stop: asyncio.Event
+        self.task: asyncio.Task[Any]
         self.server: Server | None = None
         self.thread: threading.Thread
 
@@ -38,6 +39,9 @@ class Running:
     def prepare(self) -> None:
         self.asked_to_stop = asyncio.Event()
         self.loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
 
 
@@ -58,10 +62,8 @@ async def run_plain(running: Running, app: Any, config: dict[str, Any]) -> None:
     running.port = sock.getsockname()[1]
     settings = Config.from_mapping(bind=[f"fd://{sock.detach()}"], errorlog=None, graceful_timeout=0.2, **config)
     running.loop.call_soon(running.ready.set)
-    try:
+    with suppress(asyncio.CancelledError):  # its own end when a connection outlives graceful_timeout
         await hypercorn.asyncio.serve(app, settings, shutdown_trigger=running.asked_to_stop.wait)
-    except asyncio.CancelledError:
-        pass  # plain hypercorn's own end when a connection outlives graceful_timeout
 
 
 @contextmanager
@@ -78,7 +80,10 @@ def in_thread(main: Any, running: Running, loop: str) -> Iterator[Running]:
     finally:
         if running.thread.is_alive():
             running.stop()
-        running.thread.join(10)
+        running.thread.join(5 if running.server else 1)
+        if running.thread.is_alive() and running.server is None:  # from 3.12 on it can wait for ever to stop (#308)
+            running.loop.call_soon_threadsafe(running.task.cancel)
+            running.thread.join(5)
         assert not running.thread.is_alive()
 
 

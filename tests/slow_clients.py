@@ -18,8 +18,22 @@ def connect(port: int, receive_buffer: int | None = None) -> socket.socket:
     sock.settimeout(TIMEOUT_S)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.connect((HOST, port))
+    try:
+        sock.connect((HOST, port))
+        if sock.getsockname() == sock.getpeername():  # nobody listens, and the kernel chose that very port for us
+            raise ConnectionRefusedError
+    except OSError:
+        sock.close()
+        raise
     return sock
+
+
+def is_listening(port: int) -> bool:
+    try:
+        connect(port).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def response(sock: socket.socket, method: str = "GET") -> HTTPResponse:
@@ -59,6 +73,11 @@ def is_open(sock: socket.socket) -> bool:
         return False
     finally:
         sock.settimeout(TIMEOUT_S)
+
+
+def is_established(sock: socket.socket) -> bool:
+    """Whether the server has not reset the connection, whatever is still unread (tcp(7): TCP_INFO, TCP_ESTABLISHED)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
 def reset(sock: socket.socket) -> None:

@@ -31,6 +31,7 @@ from service.telemetry.metrics import Metrics
 Result = TypeVar("Result")
 Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
 
+CLOSE_TIMEOUT_S = 1.0
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 # What an outage, a failover or a loading server looks like. Anything else is a fault of ours and is not hidden.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
@@ -52,7 +53,7 @@ class RedisState:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._timeout_s = settings.redis_request_timeout
         self._durations = metrics.db_duration
-        self._client = connect(settings)
+        self._client, *self._companions = connect(settings)
 
     async def run(self, operation: str, call: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run one idempotent operation under the request-path deadline.
@@ -73,15 +74,16 @@ class RedisState:
         await self.run("ping", lambda client: client.ping())
 
     async def close(self) -> None:
-        try:
-            async with asyncio.timeout(1):
-                await self._client.aclose()
-        except (RedisError, *AWAY):
-            return  # a server that is gone has nothing left to be told
+        for client in (self._client, *self._companions):
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await client.aclose()
+            except (RedisError, *AWAY):
+                continue  # a server that is gone has nothing left to be told
 
 
-def connect(settings: Settings) -> Client:
-    """A client for REDIS_URL; no connection is made yet.
+def connect(settings: Settings) -> list[Client]:
+    """A client for REDIS_URL, and those it works through (sentinels), to be closed too; no connection is made yet.
 
     Raises:
         SettingsError: the URL has a scheme or shape we do not know.
@@ -93,11 +95,11 @@ def connect(settings: Settings) -> Client:
             pool = BlockingConnectionPool.from_url(
                 url, max_connections=settings.redis_max_connections, timeout=settings.redis_request_timeout, **options
             )
-            return Redis.from_pool(pool)
+            return [Redis.from_pool(pool)]
         case "redis+sentinel":
-            return sentinel_client(parse(url), settings, options)
+            return sentinel_clients(parse(url), settings, options)
         case "redis+cluster":
-            return cluster_client(parse(url), settings, options)
+            return [cluster_client(parse(url), settings, options)]
     raise SettingsError("REDIS_URL: must start with redis://, rediss://, redis+sentinel:// or redis+cluster://")
 
 
@@ -112,19 +114,20 @@ def connection_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def sentinel_client(address: Address, settings: Settings, options: dict[str, Any]) -> Client:
+def sentinel_clients(address: Address, settings: Settings, options: dict[str, Any]) -> list[Client]:
     service, db = (*address.path, "0")[:2] if address.path else ("", "0")
     if not service:
         raise SettingsError("REDIS_URL: a sentinel URL names its service: redis+sentinel://host:26379/mymaster/0")
     # Sentinel's own clients inherit only socket_* options; without these they would retry ten times.
     sentinel = Sentinel(address.hosts, sentinel_kwargs=options, **options)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(
+    primary = sentinel.master_for(
         service,
         db=int(db),
         username=address.username,
         password=address.password,
         max_connections=settings.redis_max_connections,
     )
+    return [primary, *sentinel.sentinels]
 
 
 def cluster_client(address: Address, settings: Settings, options: dict[str, Any]) -> Client:
