@@ -1,0 +1,40 @@
+"""Bare Starlette on plain hypercorn (uvloop, one process): one route, the bytes it is given, nothing else.
+
+Run: python -m bench.bare 8790 '{"models": []}'
+"""
+
+import asyncio
+import sys
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.server import stop_on_signals
+
+BODY = b""
+
+
+async def list_models(request: Request) -> Response:
+    return Response(BODY, media_type="application/json")
+
+
+async def main(port: int) -> None:
+    config = Config.from_mapping(
+        bind=[f"127.0.0.1:{port}"],
+        backlog=4096,
+        keep_alive_timeout=75,
+        keep_alive_max_requests=10**9,  # it would close after 1,000, and pay for the reconnects
+    )
+    app = Starlette(routes=[Route("/api/v1/models", list_models)])
+    await serve(app, config, shutdown_trigger=stop_on_signals().wait)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    BODY = sys.argv[2].encode()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.run(main(int(sys.argv[1])))
