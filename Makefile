@@ -4,7 +4,7 @@ RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench tools lock clean format
+.PHONY: help run test check bench tools docs lock clean format
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ bench: $(DEV) ## Print the table of ratios against bare Starlette and the peers 
 
 tools: ## Install the tools that no wheel carries (apt, when root or sudo allows)
 	@requirements/tools.sh
+
+docs: $(RUN) ## Write the pages that are made from the code
+	.venv/bin/python -m service.settings
 
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt

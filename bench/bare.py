@@ -3,7 +3,6 @@
 Run: python -m bench.bare 8790 '{"models": []}'
 """
 
-import asyncio
 import sys
 
 import uvloop
@@ -16,14 +15,11 @@ from starlette.routing import Route
 
 from service.server import stop_on_signals
 
-BODY = b""
 
+async def main(port: int, body: bytes) -> None:
+    async def list_models(request: Request) -> Response:
+        return Response(body, media_type="application/json")
 
-async def list_models(request: Request) -> Response:
-    return Response(BODY, media_type="application/json")
-
-
-async def main(port: int) -> None:
     config = Config.from_mapping(
         bind=[f"127.0.0.1:{port}"],
         backlog=4096,
@@ -35,6 +31,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    BODY = sys.argv[2].encode()
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2].encode()))

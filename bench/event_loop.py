@@ -82,8 +82,8 @@ class Client(asyncio.Protocol):
             self.transport.write(self.question)
 
     def connection_lost(self, error: Exception | None) -> None:
-        loop = asyncio.get_running_loop()  # hypercorn closes after 1,000 requests
-        loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", PORT))
+        loop = asyncio.get_running_loop()  # hypercorn closes after 1,000 requests: connect again
+        self.again = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", PORT))
 
 
 async def rate(question: bytes, ending: bytes, opening: bytes = b"") -> float:

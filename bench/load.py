@@ -7,7 +7,9 @@ plain   closed loop: each client sends its next request when it has the whole an
 streams each client opens one stream; the starts are spread over `spread_s`. A token is the time it was sent
         (`bench/scripted_upstream.py`), so its lateness is now minus the token, whatever relayed it
 
-`cpu_share` is how much of its core the generator itself used: near 1 it would be the bottleneck, not the server.
+Beside rate and quantiles it tells: `cpu_share`, how much of its core the generator used (near 1 it would be the
+bottleneck, not the server); `server_cpu_us`, the server's own time per answer or token; `others_share`, how much of the
+server's core other processes took meanwhile.
 """
 
 import asyncio
@@ -19,6 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import uvloop
+
+from bench.machine import SERVER_CORE, core_busy_s, cpu_s
 
 STAMP = re.compile(rb'"(\d{16})"')
 STAMP_BYTES = 18
@@ -34,6 +38,7 @@ class Plan:
     port: int
     request: str
     clients: int
+    pid: int = 0  # of the server under test
     seconds: float = 3.0
     warm_s: float = 1.0
     spread_s: float = 0.0
@@ -115,6 +120,27 @@ def body_bytes(head: bytes) -> int:
     return int(length[1])
 
 
+class Meter:
+    """Who used how much processor time since it was made."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._began = self._now()
+
+    def _now(self) -> tuple[float, float, float, float]:
+        server_s = cpu_s(self._pid) if self._pid else 0.0
+        return time.perf_counter(), time.process_time(), server_s, core_busy_s(SERVER_CORE)
+
+    def read(self, samples: int) -> dict[str, float]:
+        seconds, own_s, server_s, busy_s = (now - then for now, then in zip(self._now(), self._began, strict=True))
+        return {
+            "per_s": samples / seconds,
+            "cpu_share": own_s / seconds,
+            "server_cpu_us": 1e6 * server_s / max(1, samples),
+            "others_share": max(0.0, busy_s - server_s) / seconds,
+        }
+
+
 async def measure(plan: Plan) -> dict[str, float]:
     """Warm up, look, stop; the document that is printed."""
     clients: list[Client] = [(StreamClient if plan.streams else PlainClient)(plan) for _ in range(plan.clients)]
@@ -122,26 +148,29 @@ async def measure(plan: Plan) -> dict[str, float]:
     await asyncio.sleep(plan.warm_s)
     for client in clients:
         client.samples.clear()
-    began, cpu_began = time.perf_counter(), time.process_time()
+    meter = Meter(plan.pid)
     await asyncio.sleep(plan.seconds)
-    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     samples = sorted(sample for client in clients for sample in client.samples)
+    usage = meter.read(len(samples))
     if plan.streams:
         await finish(clients)
-    cut = sum(not client.over for client in clients if isinstance(client, StreamClient))
     for client in clients:
         client.stop()
+    return {**summary(samples), **usage, **faults(clients)}
+
+
+def faults(clients: list[Client]) -> dict[str, float]:
+    cut = sum(not client.over for client in clients if isinstance(client, StreamClient))
     return {
-        **summary(samples, seconds),
-        "cpu_share": cpu_s / seconds,
         "failed": sum(client.failed for client in clients) + cut,
         "reconnects": sum(client.reconnects for client in clients),
     }
 
 
-def summary(samples: list[int], seconds: float) -> dict[str, float]:
+def summary(samples: list[int]) -> dict[str, float]:
+    """`samples` sorted, in us."""
     quantiles = {f"p{share}_ms": samples[len(samples) * share // 100] / 1000 for share in (50, 99) if samples}
-    return {"count": len(samples), "per_s": len(samples) / seconds, **quantiles}
+    return {"count": len(samples), **quantiles}
 
 
 async def start(clients: list[Client], spread_s: float) -> None:

@@ -193,3 +193,28 @@ def variable(location: tuple[int | str, ...]) -> str:
     """`("providers", "local", "base_url")` to `PROVIDERS.local.base_url`."""
     first, *rest = map(str, location)
     return ".".join([first.upper(), *rest])
+
+
+def as_markdown() -> str:
+    """`docs/settings.md`: this module as a table; `python -m service.settings` writes it."""
+    rows = [
+        f"| `{name.upper()}`{' (secret)' if name in SECRETS else ''} | {default_of(field)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    head = "# Settings\n\nEnvironment variables; made from `service/settings.py` by `make docs`. A secret may also be "
+    head += (
+        "given as `<NAME>_FILE`, the path of a file that holds it.\n\n| variable | default | what |\n|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+def default_of(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(shown, list):
+        shown = ",".join(shown)
+    return f"`{shown}`" if shown not in ("", None, {}) else "empty"
+
+
+if __name__ == "__main__":
+    Path("docs/settings.md").write_text(as_markdown())

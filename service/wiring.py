@@ -105,10 +105,13 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             CatalogueRoutes(agents), ChatRoutes(Runner(agents, client, metrics, observers.tracer), ledger)
         )
         draining = asyncio.Event()
-        checks = {"postgresql": lambda: db.up} | ({"redis": lambda: breaker.closed} if breaker else {})
-        private = PrivateRoutes(metrics, draining.is_set, lambda: {name: check() for name, check in checks.items()})
+        private = PrivateRoutes(metrics, draining.is_set, lambda: dependencies(db, breaker))
         public = public_app(table, Authenticator(verifier, metrics), observers)
         yield Node(public, private_app(private), metrics, draining)
+
+
+def dependencies(db: Database, breaker: Breaker | None) -> dict[str, bool]:
+    return {"postgresql": db.up} | ({"redis": breaker.closed} if breaker else {})
 
 
 def open_telemetry(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Observers:

@@ -32,79 +32,87 @@ UNHANDLED = ("http", "websocket", "task", "background")
 
 
 class Metrics:
-    """Every series of one process. Attributes are grouped as the catalogue in `docs/metrics.md`."""
+    """Every series of one process, in the catalogue's groups."""
 
     def __init__(self, version: str = "0", revision: str = "unknown") -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
-        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._http()
+        self._usage()
+        self._models()
+        self._dependencies()
+        self._process(version, revision)
+        self._start_at_zero()
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, *labels: str, buckets: Iterable[float] = LATENCY_S) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=tuple(buckets))
-
-        # HTTP
-        self.http_duration = histogram(
+    def _http(self) -> None:
+        self.http_duration = self._histogram(
             "http_server_request_duration_seconds",
             "Time from the request's head to the answer's last byte; route is the template, `unmatched` when none fits",
             *("http_request_method", "http_route", "http_response_status_code"),
         )
-        self.http_active = gauge("http_server_active_requests", "Requests being answered")
-        self.connections_cut = counter("atp_connections_cut", "Connections ATP ended to protect itself", "reason")
-        self.unhandled = counter("atp_unhandled_exceptions", "Exceptions nobody foresaw", "component")
-        self.auth_failures = counter("atp_auth_failures", "Requests refused for their API key", "reason")
+        self.http_active = self._gauge("http_server_active_requests", "Requests being answered")
+        self.connections_cut = self._counter("atp_connections_cut", "Connections ATP ended to protect itself", "reason")
+        self.unhandled = self._counter("atp_unhandled_exceptions", "Exceptions nobody foresaw", "component")
+        self.auth_failures = self._counter("atp_auth_failures", "Requests refused for their API key", "reason")
 
-        # Usage
-        self.usage_rows = counter("atp_usage_rows", "Usage rows by what became of them", "outcome")
+    def _usage(self) -> None:
+        self.usage_rows = self._counter("atp_usage_rows", "Usage rows by what became of them", "outcome")
 
-        # Models (OpenTelemetry GenAI conventions)
+    def _models(self) -> None:
+        """OpenTelemetry's GenAI conventions."""
         model = ("operation", "provider", "model")
-        self.model_duration = histogram(
+        self.model_duration = self._histogram(
             "gen_ai_client_operation_duration_seconds",
             "Time of one model call; error_type is empty when it succeeded",
-            *model,
-            "error_type",
+            *(*model, "error_type"),
             buckets=MODEL_LATENCY_S,
         )
-        self.model_tokens = histogram(
+        self.model_tokens = self._histogram(
             "gen_ai_client_token_usage",
             "Tokens of one model call, by token_type input or output",
-            *model,
-            "token_type",
+            *(*model, "token_type"),
             buckets=TOKENS,
         )
-        self.model_first_chunk = histogram(
+        self.model_first_chunk = self._histogram(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
             "Time to the first piece of a streamed answer",
-            *model[1:],
+            *("provider", "model"),
             buckets=MODEL_LATENCY_S,
         )
 
-        # Dependencies
-        self.db_duration = histogram(
+    def _dependencies(self) -> None:
+        self.db_duration = self._histogram(
             "db_client_operation_duration_seconds", "Time of one PostgreSQL or Redis operation", "system", "operation"
         )
-        self.pool_connections = gauge(
+        self.pool_connections = self._gauge(
             "db_client_connection_count", "Connections, by state idle or used", "pool", "state"
         )
-        self.pool_max = gauge("db_client_connection_max", "Connections the pool may open", "pool")
-        self.pool_pending = gauge("db_client_connection_pending_requests", "Callers waiting for a connection", "pool")
-        self.pool_wait = histogram("db_client_connection_wait_time_seconds", "Wait for a connection", "pool")
-        self.dependency_up = gauge("atp_dependency_up", "1 when the last contact succeeded", "dependency")
-        self.degraded = gauge("atp_degraded", "1 while memory stands in for a dependency", "dependency", "mode")
+        self.pool_max = self._gauge("db_client_connection_max", "Connections the pool may open", "pool")
+        self.pool_pending = self._gauge(
+            "db_client_connection_pending_requests", "Callers waiting for a connection", "pool"
+        )
+        self.pool_wait = self._histogram("db_client_connection_wait_time_seconds", "Wait for a connection", "pool")
+        self.dependency_up = self._gauge("atp_dependency_up", "1 when the last contact succeeded", "dependency")
+        self.degraded = self._gauge("atp_degraded", "1 while memory stands in for a dependency", "dependency", "mode")
 
-        # Process
-        self.loop_lag = histogram("atp_event_loop_lag_seconds", "Lateness of a timer on the event loop")
-        self.telemetry_dropped = counter("atp_telemetry_dropped", "Telemetry lost because its sink was slow", "signal")
-        self.build = Info("atp_build", "Version and revision of this process", registry=registry)
+    def _process(self, version: str, revision: str) -> None:
+        self.loop_lag = self._histogram("atp_event_loop_lag_seconds", "Lateness of a timer on the event loop")
+        self.telemetry_dropped = self._counter(
+            "atp_telemetry_dropped", "Telemetry lost because its sink was slow", "signal"
+        )
+        self.build = Info("atp_build", "Version and revision of this process", registry=self.registry)
         self.build.info({"version": version, "revision": revision})
-        ProcessCollector(registry=registry)
-        GCCollector(registry=registry)
-        self._start_at_zero()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Iterable[float] = LATENCY_S) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=tuple(buckets))
 
     def _start_at_zero(self) -> None:
         """Create every known label set, so that a first failure is a rise from 0 and not a new series."""

@@ -1,0 +1,162 @@
+"""The servers of a bench: each a process of its own, those under test on core 0, all others on core 1."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from bench.machine import OTHER_CORE, SERVER_CORE
+from bench.venvs import FOLDER, ROOT, make_venv
+from service.embedded.folder import StateFolder
+from service.embedded.ports import answers, free_port
+from service.embedded.postgres import Postgres, start_postgres
+from service.embedded.processes import Child, Command, run
+from service.embedded.valkey import Valkey, start_valkey
+
+READY_S = 90.0  # LiteLLM imports for long
+LITELLM = "litellm[proxy]==1.106.2"
+LITELLM_KEY = "sk-bench"
+MODELS = "/api/v1/models"
+UNLIMITED = "1000000000/second"
+LITELLM_CONFIG = """
+model_list:
+  - model_name: scripted
+    litellm_params: {{model: openai/scripted, api_base: "{url}", api_key: none}}
+litellm_settings: {{telemetry: false}}
+general_settings: {{master_key: {key}}}
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server under test, or the scripted upstream."""
+
+    port: int
+    pid: int
+    private_port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Stage:
+    """PostgreSQL, Valkey and an API key for the whole bench, and how to start each server on it."""
+
+    def __init__(self, folder: StateFolder, postgres: Postgres, valkey: Valkey) -> None:
+        self._folder, self._postgres, self._valkey = folder, postgres, valkey
+        self.key = ""
+
+    async def prepare(self) -> None:
+        """Migrate, and make a user with a key, as an operator would: by the `atp` command."""
+        await self._atp("migrate")
+        await self._atp("users", "create", "bench", "bench@localhost")
+        self.key = (await self._atp("keys", "create", "bench")).splitlines()[0]
+
+    async def _atp(self, *arguments: str) -> str:
+        command = command_on(OTHER_CORE, self._environment(), sys.executable, "-m", "service", *arguments)
+        log = self._folder.path / "log" / "atp-command.log"
+        log.unlink(missing_ok=True)
+        await run(self._folder, "atp-command", command)
+        return log.read_text()
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        """No limit may be what is measured."""
+        limits = {f"RATE_LIMIT_{name}": UNLIMITED for name in ("CHAT", "API", "KEYS", "ADMIN")}
+        return {"DATABASE_URL": self._postgres.dsn, "REDIS_URL": self._valkey.url, **limits, **more}
+
+    @asynccontextmanager
+    async def atp(self, upstream_url: str = "http://127.0.0.1:9/v1", otlp_url: str = "") -> AsyncIterator[Server]:
+        """One node as `atp serve` runs it: JSON log of every request to a file, every trace exported when asked."""
+        ports = free_port(), free_port()
+        environment = self._environment(
+            PORT=str(ports[0]),
+            PRIVATE_PORT=str(ports[1]),
+            LOG_FORMAT="json",
+            ACCESS_LOG_SAMPLE="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=otlp_url,
+            PROVIDERS=json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
+        )
+        command = command_on(SERVER_CORE, environment, sys.executable, "-m", "service", "serve")
+        async with self._serving("atp", command, ports[0], "/healthz") as server:
+            yield Server(server.port, server.pid, ports[1])
+
+    @asynccontextmanager
+    async def bare(self, body: str) -> AsyncIterator[Server]:
+        port = free_port()
+        command = command_on(SERVER_CORE, {}, sys.executable, "-m", "bench.bare", str(port), body)
+        async with self._serving("bare", command, port, MODELS) as server:
+            yield server
+
+    @asynccontextmanager
+    async def litellm(self, upstream_url: str) -> AsyncIterator[Server]:
+        """One worker, one model, a master key, no database, no telemetry."""
+        port, programs = free_port(), await make_venv("litellm", LITELLM)
+        config = self._folder.path / "litellm.yaml"
+        config.write_text(LITELLM_CONFIG.format(url=upstream_url, key=LITELLM_KEY))
+        environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no look-ups on the network
+        options = ["--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+        command = command_on(SERVER_CORE, environment, programs / "litellm", *options, "--telemetry", "False")
+        async with self._serving("litellm", command, port, "/health/liveliness") as server:
+            yield server
+
+    @asynccontextmanager
+    async def upstream(self, *options: str) -> AsyncIterator[Server]:
+        port = free_port()
+        program = [sys.executable, "-m", "bench.scripted_upstream", "--port", str(port), *options]
+        async with self._serving("upstream", command_on(OTHER_CORE, {}, *program), port, "/v1/models") as server:
+            yield server
+
+    @asynccontextmanager
+    async def otlp_sink(self) -> AsyncIterator[Server]:
+        port = free_port()
+        command = command_on(OTHER_CORE, {}, sys.executable, "-m", "bench.otlp_sink", str(port))
+        async with self._serving("otlp-sink", command, port, "/spans") as server:
+            yield server
+
+    @asynccontextmanager
+    async def _serving(self, name: str, command: Command, port: int, path: str) -> AsyncIterator[Server]:
+        """Run until the block ends; the kernel ends it too should this process die."""
+        child = Child(self._folder, name, command)
+        question = f"GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n".encode()
+        try:
+            await child.ready(lambda: answers(port, question, b" 200 "), READY_S)
+            yield Server(port, child.pid)
+        finally:
+            await child.stop()
+
+    async def usage_rows(self) -> int:
+        """How many requests are in the ledger."""
+        async with await psycopg.AsyncConnection.connect(self._postgres.dsn) as connection:
+            row = await (await connection.execute("SELECT count(*) FROM api_usage")).fetchone()
+        return int(row[0]) if row else 0
+
+
+def command_on(core: int, environment: Mapping[str, str], program: str | Path, *arguments: str | Path) -> Command:
+    """By env(1) and taskset(1), which become the program."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    taskset = shutil.which("taskset") or "/usr/bin/taskset"
+    return Command(["/usr/bin/env", *variables, taskset, "-c", str(core), program, *arguments], cwd=ROOT)
+
+
+@asynccontextmanager
+async def open_stage() -> AsyncIterator[Stage]:
+    """This process and all it starts move to core 1, but for the servers under test; nothing stays behind."""
+    os.sched_setaffinity(0, {OTHER_CORE})
+    FOLDER.mkdir(exist_ok=True)
+    async with AsyncExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=FOLDER, prefix="stage-")))
+        postgres = await start_postgres(path)  # fsync on: a usage row is on disk before its answer is sent
+        stack.push_async_callback(postgres.stop)
+        valkey = await start_valkey(path)
+        stack.push_async_callback(valkey.stop)
+        stage = Stage(StateFolder.open(path), postgres, valkey)
+        await stage.prepare()
+        yield stage
