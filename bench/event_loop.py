@@ -2,6 +2,7 @@
 
 The server is pinned to core 0 and the load to core 1. Rounds are interleaved; medians are printed.
 JSON: a trivial Starlette route, 32 keep-alive connections. Echo: 32 WebSockets, 100 bytes to and fro.
+Each as "per second (per second of the server's CPU)": the second is the steadier where a machine is shared.
 Memory: resident bytes per idle WebSocket, 2,000 of them.
 """
 
@@ -27,7 +28,7 @@ from starlette.websockets import WebSocket
 from service.server import Server, ServerConfig, stop_on_signals
 
 PORT = 8790
-ROUNDS, SECONDS, CLIENTS, IDLE = 5, 4.0, 32, 2_000
+ROUNDS, SECONDS, CLIENTS, IDLE = 5, 3.0, 32, 2_000
 JSON_REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nAccept: application/json\r\nUser-Agent: bench\r\n\r\n"
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -86,16 +87,22 @@ class Client(asyncio.Protocol):
         self.again = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", PORT))
 
 
-async def rate(question: bytes, ending: bytes, opening: bytes = b"") -> float:
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def rate(process: psutil.Process, question: bytes, ending: bytes, opening: bytes = b"") -> tuple[float, float]:
+    """Answers a second, and a second of the server's CPU."""
     loop = asyncio.get_running_loop()
     clients = [
         await loop.create_connection(lambda: Client(question, ending, opening), "127.0.0.1", PORT)
         for _ in range(CLIENTS)
     ]
     await asyncio.sleep(0.5)  # warm
-    Client.answers, began = 0, time.perf_counter()
+    Client.answers, began, cpu = 0, time.perf_counter(), cpu_s(process)
     await asyncio.sleep(SECONDS)
-    result = Client.answers / (time.perf_counter() - began)
+    result = Client.answers / (time.perf_counter() - began), Client.answers / (cpu_s(process) - cpu)
     for transport, client in clients:
         client.connection_lost = lambda error: None  # type: ignore[method-assign]
         transport.abort()
@@ -112,12 +119,12 @@ async def idle_bytes(process: psutil.Process) -> float:
     return (process.memory_info().rss - before) / IDLE
 
 
-async def measure(process: psutil.Process) -> tuple[float, float, float]:
+async def measure(process: psutil.Process) -> tuple[float, ...]:
     memory = await idle_bytes(process)
-    return await rate(JSON_REQUEST, b"}"), await rate(FRAME, ECHOED, UPGRADE), memory
+    return *await rate(process, JSON_REQUEST, b"}"), *await rate(process, FRAME, ECHOED, UPGRADE), memory
 
 
-def round_of(server: str, loop: str) -> tuple[float, float, float]:
+def round_of(server: str, loop: str) -> tuple[float, ...]:
     command = ["taskset", "-c", "0", sys.executable, __file__, server, loop]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         process = psutil.Process(child.pid)
@@ -132,14 +139,17 @@ def round_of(server: str, loop: str) -> tuple[float, float, float]:
 def main() -> None:
     os.sched_setaffinity(0, {1})
     kinds = [(server, loop) for loop in ("asyncio", "uvloop") for server in ("plain", "ours")]
-    figures: dict[tuple[str, str], list[tuple[float, float, float]]] = {kind: [] for kind in kinds}
+    figures: dict[tuple[str, str], list[tuple[float, ...]]] = {kind: [] for kind in kinds}
     for _ in range(ROUNDS):
         for kind in kinds:
             figures[kind].append(round_of(*kind))
     print("| server | loop | JSON req/s | echo msg/s | KB per idle socket |\n|---|---|---|---|---|")
     for (server, loop), rows in figures.items():
-        json, echoes, memory = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"| {server} | {loop} | {json:,.0f} | {echoes:,.0f} | {memory / 1024:.1f} |")
+        json, json_cpu, echoes, echoes_cpu, memory = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(
+            f"| {server} | {loop} | {json:,.0f} ({json_cpu:,.0f}) | {echoes:,.0f} ({echoes_cpu:,.0f}) "
+            f"| {memory / 1024:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """What the kernel says of the machine: a process's time and memory, and who else was on the server's core (proc(5))."""
 
+import asyncio
 import os
 import platform
+import time
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, OTHER_CORE = 0, 1
+
+QUIET_SHARE = 0.05
+LOOK_S = 0.4
+PATIENCE_S = 20.0
 
 
 def cpu_s(pid: int) -> float:
@@ -33,3 +39,14 @@ def facts() -> str:
     system = f"{release['NAME'].split()[0]} {release.get('VERSION_ID', '')}".strip()
     python = ".".join(platform.python_version_tuple()[:2])
     return f"{os.cpu_count()} cores, {memory_gib:.0f} GiB, {system}, Python {python}"
+
+
+async def quiet() -> None:
+    """Wait until other jobs leave both cores alone, or patience ends: then the table says how noisy it was."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        before = [core_busy_s(core) for core in (SERVER_CORE, OTHER_CORE)]
+        await asyncio.sleep(LOOK_S)
+        busy = [core_busy_s(core) - was for core, was in zip((SERVER_CORE, OTHER_CORE), before, strict=True)]
+        if max(busy) < QUIET_SHARE * LOOK_S * 2:
+            return

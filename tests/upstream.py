@@ -56,8 +56,8 @@ async def upstream() -> AsyncIterator[Upstream]:
         tasks.add(task)
         try:
             await answer(state, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # a cancelled handler would make Python 3.11's streams log an error
         finally:
             tasks.discard(task)
             writer.close()

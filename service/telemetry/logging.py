@@ -106,8 +106,11 @@ def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
 def renderers(settings: Settings) -> list[Any]:
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
     if console:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
-    return [structlog.processors.dict_tracebacks, render_json]
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)]
+    # By default structlog writes every frame's local variables: the prompt and the key among them.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+    return [structlog.processors.ExceptionRenderer(tracebacks), render_json]
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:

@@ -30,7 +30,6 @@ class ErrorReporter:
             # Bodies up to 10 kB would be sent whatever send_default_pii says.
             max_request_body_size="never",
             include_local_variables=False,
-            send_default_pii=False,
             max_breadcrumbs=5,
             default_integrations=False,
             shutdown_timeout=2,

@@ -1,0 +1,56 @@
+"""`make bench`: ATP beside its peers on this machine, as one table of ratios. Linux, two cores.
+
+Every round measures every scenario once, so that a noisy minute meets all sides; the table has the medians.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from bench.report import table, write
+from bench.scenario import Figures, Round, Scenario
+from bench.scenarios import SCENARIOS
+from bench.servers import open_stage
+
+QUICK_S, USUAL_S = 1.5, 4.0
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="ATP beside its peers, as one table of ratios.")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; medians are shown (default: 5)")
+    parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="just this scenario")
+    parser.add_argument("--quick", action="store_true", help="one short round: to see that it works, not for figures")
+    parsed = parser.parse_args()
+    if parsed.quick:
+        parsed.rounds = 1
+    return parsed
+
+
+async def run(chosen: Sequence[Scenario], rounds: int, seconds: float) -> dict[str, list[Figures]]:
+    """The figures of each round, by scenario."""
+    results: dict[str, list[Figures]] = {scenario.name: [] for scenario in chosen}
+    async with open_stage() as stage:
+        for number in range(rounds):
+            for scenario in chosen:
+                so_far = results[scenario.name]
+                so_far.append(await scenario.measure(Round(stage, seconds, tuple(so_far))))
+                shown = {key: round(value, 3) for key, value in so_far[-1].items()}
+                print(f"bench: round {number + 1} {scenario.name} {json.dumps(shown)}", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> None:
+    chosen_options = options()
+    chosen = [s for s in SCENARIOS if not chosen_options.only or s.name in chosen_options.only]
+    seconds = QUICK_S if chosen_options.quick else USUAL_S
+    results = asyncio.run(run(chosen, chosen_options.rounds, seconds))
+    made = table(chosen, results)
+    print(made)
+    if not chosen_options.quick and len(chosen) == len(SCENARIOS):
+        write(made, chosen, results, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

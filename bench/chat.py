@@ -1,0 +1,83 @@
+"""A chat through ATP, its usage row on disk, and through LiteLLM proxy; against a scripted model that takes 20 ms.
+
+"Added" is the client's quantile minus the same quantile of the same load on the upstream itself, in the same round.
+"""
+
+from bench.load import request
+from bench.machine import rss_mb
+from bench.scenario import Figures, Line, Reach, Round, Scenario
+from bench.servers import LITELLM_KEY, Server, Stage
+
+QUESTION = "What is the capital of France?"
+TOKENS = 16
+CONCURRENCIES = (1, 16)
+LITELLM = "LiteLLM proxy 1.106.2"
+
+
+def atp_request(stage: Stage, **more: object) -> str:
+    body = {"agent": "reasoning", "task": QUESTION, **more}
+    return request("POST", "/api/v1/chat", body, x_api_key=stage.key)
+
+
+def openai_request(**more: object) -> str:
+    """For LiteLLM and, as a control, for the upstream itself."""
+    body = {"model": "scripted", "messages": [{"role": "user", "content": QUESTION}], **more}
+    return request("POST", "/v1/chat/completions", body, authorization=f"Bearer {LITELLM_KEY}")
+
+
+async def measure(round_: Round) -> Figures:
+    """The upstream alone, ATP before it, LiteLLM before it."""
+    stage = round_.stage
+    parameters = {"max_tokens": TOKENS}
+    async with stage.upstream("--delay-ms", "20") as upstream:
+        url = f"{upstream.url}/v1"
+        figures = await loads(round_, "direct", upstream, openai_request(**parameters))
+        rows = await stage.usage_rows()
+        async with stage.atp(url) as atp:
+            figures |= await loads(round_, "atp", atp, atp_request(stage, parameters=parameters))
+        figures["rows_behind"] = figures["atp_answers"] - (await stage.usage_rows() - rows)
+        async with stage.litellm(url) as litellm:
+            figures |= await loads(round_, "litellm", litellm, openai_request(**parameters))
+    if figures["rows_behind"] > 0:
+        raise RuntimeError(f"{figures['rows_behind']:.0f} answers have no usage row")
+    return figures | added(figures)
+
+
+async def loads(round_: Round, name: str, server: Server, question: str) -> Figures:
+    figures: Figures = {f"{name}_answers": 0}
+    for clients in CONCURRENCIES:
+        result = await round_.load(server, question, clients)
+        figures |= {f"{name}_c{clients}_{key}": value for key, value in result.items()}
+        figures[f"{name}_answers"] += result["count"]
+    return figures | {f"{name}_rss_mb": rss_mb(server.pid)}
+
+
+def added(figures: Figures) -> Figures:
+    """Latency beyond the upstream's own, ms."""
+    names = [f"c{clients}_p{share}_ms" for clients in CONCURRENCIES for share in (50, 99)]
+    return {
+        f"{who}_added_{name}": figures[f"{who}_{name}"] - figures[f"direct_{name}"]
+        for who in ("atp", "litellm")
+        for name in names
+    }
+
+
+FIVE_TIMES = Reach(">= 5x", lambda times: times >= 5, on_ratio=True)
+SCENARIO = Scenario(
+    "chat",
+    measure,
+    (
+        Line("chat, req/s, c=16", "atp_c16_per_s", "litellm_c16_per_s", LITELLM, reach=FIVE_TIMES),
+        Line("chat, req/s, c=1", "atp_c1_per_s", "litellm_c1_per_s", LITELLM, "{:.1f}"),
+        Line("chat, p50 added ms, c=1", "atp_added_c1_p50_ms", "litellm_added_c1_p50_ms", LITELLM, "{:.1f}", "{:.2f}x",
+             Reach("<= 4 ms", lambda ms: ms <= 4)),  # fmt: skip
+        Line("chat, p99 added ms, c=1", "atp_added_c1_p99_ms", "litellm_added_c1_p99_ms", LITELLM, "{:.1f}", "{:.2f}x"),
+        Line("chat, p50 added ms, c=16", "atp_added_c16_p50_ms", "litellm_added_c16_p50_ms", LITELLM, "{:.1f}", "{:.2f}x"),
+        Line("chat, p99 added ms, c=16", "atp_added_c16_p99_ms", "litellm_added_c16_p99_ms", LITELLM, "{:.1f}", "{:.2f}x",
+             Reach("<= 25 ms", lambda ms: ms <= 25)),  # fmt: skip
+        Line("chat, server CPU us/answer, c=16", "atp_c16_server_cpu_us", "litellm_c16_server_cpu_us", LITELLM,
+             shown_ratio="{:.2f}x"),  # fmt: skip
+        Line("chat, server RSS MB after the load", "atp_rss_mb", "litellm_rss_mb", LITELLM, shown_ratio="{:.2f}x",
+             reach=Reach("< 150 MB", lambda mb: mb < 150)),  # fmt: skip
+    ),
+)

@@ -1,0 +1,5 @@
+"""Every scenario of `make bench`, in the order of the table."""
+
+from bench import chat, models
+
+SCENARIOS = (models.SCENARIO, chat.SCENARIO)

@@ -1,0 +1,92 @@
+"""Scripted collectors: an OTLP/HTTP receiver and a Sentry ingest; either may be made silent."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+@dataclass
+class Sink:
+    """The bodies that were posted to it, by path."""
+
+    port: int = 0
+    silent: bool = False
+    posts: list[tuple[str, bytes]] = field(default_factory=list)
+
+    @property
+    def otlp_endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sentry_dsn(self) -> str:
+        return f"http://publickey@127.0.0.1:{self.port}/1"
+
+    def spans(self) -> list[Any]:
+        """Every span received, parsed from the real protobuf."""
+        found = []
+        for path, body in self.posts:
+            if path == "/v1/traces":
+                request = ExportTraceServiceRequest.FromString(body)
+                found += [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans]
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every Sentry event: an envelope is JSON lines, the item after its header."""
+        found = []
+        for path, body in self.posts:
+            if path.startswith("/api/1/envelope"):
+                lines = body.split(b"\n")
+                found += [
+                    json.loads(lines[number + 1])
+                    for number, line in enumerate(lines[:-1])
+                    if line.startswith((b'{"type":"event"', b'{"type": "event"'))
+                ]
+        return found
+
+
+@asynccontextmanager
+async def sink() -> AsyncIterator[Sink]:
+    state = Sink()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        tasks.add(task)
+        try:
+            while True:
+                await receive(state, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # a cancelled handler would make Python 3.11's streams log an error
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, limit=2**24)
+    state.port = server.sockets[0].getsockname()[1]
+    try:
+        yield state
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def receive(state: Sink, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    if state.silent:
+        await asyncio.sleep(3600)
+    if headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    state.posts.append((head[0].split(" ")[1], body))
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}")
+    await writer.drain()

@@ -1,0 +1,183 @@
+"""Traces, errors and logs leave the node whole; and a sink that is dead or frozen changes nothing for callers."""
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.nodes import RunningNode, node_settings, running
+from tests.telemetry.sinks import Sink, sink
+from tests.upstream import Upstream
+from tests.waiting import eventually
+
+LOCAL = "-".join(["canary", "local"])  # joined, because source text around a frame is sent, and may be
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CHAT = {"agent": "reasoning", "task": "What is the canary-task-word?", "model": "good"}
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Sink]:
+    async with sink() as started:
+        yield started
+
+
+@pytest.fixture
+async def told(
+    database_url: str, redis_url: str, model_server: Upstream, collector: Sink
+) -> AsyncIterator[RunningNode]:
+    """A node that exports everything to the collector."""
+    sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "sentry_dsn": collector.sentry_dsn}
+    async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
+        yield node
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
+
+
+async def test_a_chat_is_one_trace_with_the_model_call_inside(told: RunningNode, collector: Sink) -> None:
+    await told.http.post("/api/v1/chat", json=CHAT, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    await eventually(lambda: len(collector.spans()) == 2, within_s=10)
+    by_name = {span.name: span for span in collector.spans()}
+    server, model = by_name["POST /api/v1/chat"], by_name["chat good"]
+    assert server.trace_id.hex() == model.trace_id.hex() == TRACE
+    assert server.parent_span_id.hex() == "00f067aa0ba902b7"
+    assert model.parent_span_id == server.span_id
+    assert attributes(server) == {
+        "atp.key_prefix": told.key[9:17],
+        "http.request.method": "POST",
+        "http.route": "/api/v1/chat",
+        "http.response.status_code": 200,
+    }
+    assert attributes(model) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "scripted",
+        "gen_ai.request.model": "good",
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.output_tokens": 4,
+    }
+
+
+async def test_an_unhandled_error_reaches_sentry_without_bodies_or_variables(
+    capsys: pytest.CaptureFixture[str], told: RunningNode, collector: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def explode(*_: Any) -> None:
+        local_secret = LOCAL
+        raise RuntimeError(f"boom {len(local_secret)}")
+
+    monkeypatch.setattr("service.agents.runner.Runner.complete", explode)
+    response = await told.http.post("/api/v1/chat", json=CHAT)
+    assert response.status_code == 500
+    assert LOCAL not in capsys.readouterr().out
+    await eventually(lambda: len(collector.events()) == 1, within_s=10)
+    event = collector.events()[0]
+    assert event["exception"]["values"][-1]["type"] == "RuntimeError"
+    assert event["tags"]["request_id"] == response.headers["x-request-id"]
+    assert event["tags"]["route"] == "/api/v1/chat"
+    text = json.dumps(event)
+    for canary in ("canary-task-word", LOCAL, told.key):
+        assert canary not in text
+
+
+async def test_logs_are_json_with_request_and_trace_ids_and_nothing_personal(
+    capsys: pytest.CaptureFixture[str], told: RunningNode, collector: Sink
+) -> None:
+    headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "log-me-please"}
+    await told.http.post("/api/v1/chat", json=CHAT, headers=headers)
+    lines: list[dict[str, Any]] = []
+
+    def logged() -> bool:
+        lines.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
+        return any(line["event"] == "request" for line in lines)
+
+    await eventually(logged)
+    line = next(line for line in lines if line["event"] == "request")
+    assert line["request_id"] == "log-me-please"
+    assert line["trace_id"] == TRACE
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/api/v1/chat", 200)
+    text = json.dumps(lines) + str([attributes(span) for span in collector.spans()])
+    assert "canary-task-word" not in text
+    assert told.key not in text
+
+
+@pytest.mark.parametrize("state", ["dead", "frozen"])
+async def test_a_sink_that_is_away_changes_nothing_for_callers_and_the_loss_is_counted(
+    database_url: str, redis_url: str, model_server: Upstream, collector: Sink, state: str
+) -> None:
+    collector.silent = True
+    endpoint = collector.otlp_endpoint if state == "frozen" else "http://127.0.0.1:1"
+    sinks = {"otel_exporter_otlp_endpoint": endpoint, "sentry_dsn": "http://key@127.0.0.1:1/1"}
+    async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
+        durations = []
+        for _ in range(300):
+            started = time.monotonic()
+            assert (await node.http.get("/api/v1/models")).status_code == 200
+            durations.append(time.monotonic() - started)
+        assert statistics.quantiles(durations, n=100)[98] < 0.1
+        if state == "dead":
+
+            async def counted() -> bool:
+                return await node.metric('atp_telemetry_dropped_total{signal="traces"}') > 0
+
+            await eventually(counted, within_s=20)
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 10
+
+
+def test_the_span_queue_is_bounded_and_counts_what_it_drops() -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    from service.telemetry import tracing
+
+    class Stuck(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            time.sleep(0.2)
+            return SpanExportResult.SUCCESS
+
+        def shutdown(self) -> None:
+            pass
+
+    lost: list[int] = []
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(tracing.CountingProcessor(Stuck(), lost.append))
+    tracer = provider.get_tracer("test")
+    for _ in range(tracing.QUEUE_SPANS + 2000):
+        tracer.start_span("x").end()
+    assert 0 < sum(lost) <= 2000
+    provider.shutdown()
+
+
+def test_a_stdout_nobody_reads_drops_lines_and_blocks_nobody() -> None:
+    import os
+
+    from service.telemetry.logging import LineWriter
+
+    read_end, write_end = os.pipe()
+    stream = os.fdopen(write_end, "w")
+    dropped: list[int] = []
+    writer = LineWriter(stream, lambda: dropped.append(1))
+    started = time.monotonic()
+    for number in range(50_000):
+        writer.print(f"line {number:0100}")
+    assert time.monotonic() - started < 2
+    assert len(dropped) > 20_000
+    os.close(read_end)  # the writer's blocked write now fails, and its thread goes on to the end
+    writer.close()
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+async def test_the_sentry_allowance_is_per_minute() -> None:
+    from service.telemetry.sentry import Allowance
+
+    now = [0.0]
+    allowance = Allowance(2, lambda: now[0])
+    assert [allowance.take() for _ in range(3)] == [True, True, False]
+    now[0] = 60.0
+    assert allowance.take()
+    await asyncio.sleep(0)
