@@ -1,5 +1,5 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import chat, models
+from bench import chat, models, streams
 
-SCENARIOS = (models.SCENARIO, chat.SCENARIO)
+SCENARIOS = (models.SCENARIO, chat.SCENARIO, streams.SCENARIO)

@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -26,8 +27,7 @@ from service.protocol import HttpProtocol, Wire
 
 log = structlog.get_logger("server")
 
-READ_BYTES = 65_536
-DRAIN_ABOVE_BYTES = 65_536  # asyncio's own high-water mark; below it a write never has to wait
+READ_BYTES = DRAIN_ABOVE_BYTES = 65_536  # the latter is asyncio's own mark: below it a write never has to wait
 LINGER_NONE = struct.pack("ii", 1, 0)
 LINGER_S = 2.0
 LINGER_BYTES = 1_048_576  # read and thrown away while the client, still sending, is given time to read why it is closed
@@ -169,9 +169,9 @@ class Connection(Wire):
         while data := await self._receive():
             if self._closing:
                 discarded_bytes += len(data)
-                if discarded_bytes > LINGER_BYTES:
-                    break
-                continue
+                if discarded_bytes <= LINGER_BYTES:
+                    continue
+                break
             if self._protocol.connection.their_state is h11.SEND_BODY:
                 self._deadline = None  # now it is the application that may be slow to take it
             await self._protocol.handle(RawData(data))
@@ -231,9 +231,8 @@ class Connection(Wire):
     async def _gone(self) -> None:
         self._transport.close()
         try:
-            await self._writer.wait_closed()  # bounded by _check_writes
-        except OSError:
-            pass
+            with suppress(OSError):
+                await self._writer.wait_closed()  # bounded by _check_writes
         finally:
             for timer in (self._stall_timer, self._deadline_timer):
                 if timer is not None:

@@ -1,6 +1,7 @@
 """Traces, errors and logs leave the node whole; and a sink that is dead or frozen changes nothing for callers."""
 
 import asyncio
+import io
 import json
 import statistics
 import time
@@ -23,6 +24,14 @@ CHAT = {"agent": "reasoning", "task": "What is the canary-task-word?", "model": 
 async def collector() -> AsyncIterator[Sink]:
     async with sink() as started:
         yield started
+
+
+@pytest.fixture
+def stdout(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the node prints; ask for it before the node."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    return stream
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ async def test_a_chat_is_one_trace_with_the_model_call_inside(told: RunningNode,
 
 
 async def test_an_unhandled_error_reaches_sentry_without_bodies_or_variables(
-    capsys: pytest.CaptureFixture[str], told: RunningNode, collector: Sink, monkeypatch: pytest.MonkeyPatch
+    stdout: io.StringIO, told: RunningNode, collector: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def explode(*_: Any) -> None:
         local_secret = LOCAL
@@ -72,7 +81,7 @@ async def test_an_unhandled_error_reaches_sentry_without_bodies_or_variables(
     monkeypatch.setattr("service.agents.runner.Runner.complete", explode)
     response = await told.http.post("/api/v1/chat", json=CHAT)
     assert response.status_code == 500
-    assert LOCAL not in capsys.readouterr().out
+    assert LOCAL not in stdout.getvalue()
     await eventually(lambda: len(collector.events()) == 1, within_s=10)
     event = collector.events()[0]
     assert event["exception"]["values"][-1]["type"] == "RuntimeError"
@@ -84,14 +93,14 @@ async def test_an_unhandled_error_reaches_sentry_without_bodies_or_variables(
 
 
 async def test_logs_are_json_with_request_and_trace_ids_and_nothing_personal(
-    capsys: pytest.CaptureFixture[str], told: RunningNode, collector: Sink
+    stdout: io.StringIO, told: RunningNode, collector: Sink
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "log-me-please"}
     await told.http.post("/api/v1/chat", json=CHAT, headers=headers)
     lines: list[dict[str, Any]] = []
 
     def logged() -> bool:
-        lines.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
+        lines[:] = [json.loads(line) for line in stdout.getvalue().splitlines()]
         return any(line["event"] == "request" for line in lines)
 
     await eventually(logged)
