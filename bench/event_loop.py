@@ -1,4 +1,4 @@
-"""Which event loop, and what our server costs or saves beside hypercorn's: `.venv/bin/python bench/event_loop.py`.
+"""Which event loop, and what our server costs or saves beside hypercorn's: `.venv/bin/python -m bench.event_loop`.
 
 The server is pinned to core 0 and the load to core 1. Rounds are interleaved; medians are printed.
 JSON: a trivial Starlette route, 32 keep-alive connections. Echo: 32 WebSockets, 100 bytes to and fro.
@@ -125,10 +125,11 @@ async def measure(process: psutil.Process) -> tuple[float, ...]:
 
 
 def round_of(server: str, loop: str) -> tuple[float, ...]:
-    command = ["taskset", "-c", "0", sys.executable, __file__, server, loop]
+    command = ["taskset", "-c", "0", sys.executable, "-m", "bench.event_loop", server, loop]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         process = psutil.Process(child.pid)
         while not any(c.status == "LISTEN" and c.laddr.port == PORT for c in process.net_connections()):
+            assert child.poll() is None, "the server ended: is the port taken?"
             time.sleep(0.05)
         try:
             return uvloop.run(measure(process))

@@ -10,6 +10,7 @@ from service.http.auth import Authenticator
 from service.http.context import Context, Observers
 from service.http.operation import Operation, route
 from service.http.problems import EXCEPTION_HANDLERS
+from service.http.table import Table
 from service.routes.catalogue import CatalogueRoutes
 from service.routes.chat import ChatRequest, ChatRoutes
 from service.routes.health import PrivateRoutes, healthz
@@ -26,16 +27,19 @@ def operations(catalogue: CatalogueRoutes, chat: ChatRoutes) -> list[Operation]:
 
 def public_app(operations: Sequence[Operation], authenticator: Authenticator, observers: Observers) -> Starlette:
     """What the public port serves. What is not in the table is 404, the private port's paths too."""
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            *(route(operation, authenticator) for operation in operations),
-        ],
+    app = Starlette(
         middleware=[
             Middleware(Context, observers),  # request id, span, metrics, access log, unforeseen errors
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
+    app.router = Table(
+        routes=[
+            Route("/healthz", healthz),
+            *(route(operation, authenticator) for operation in operations),
+        ]
+    )
+    return app
 
 
 def private_app(private: PrivateRoutes) -> Starlette:

@@ -83,8 +83,6 @@ class Connection(Wire):
         try:
             async with self._calls:
                 await self._read()
-        except* OSError:
-            pass  # the client has gone
         except* Exception:
             self.count("connection_failed")
             log.exception("server.connection_failed")
@@ -93,7 +91,8 @@ class Connection(Wire):
 
     def abort(self) -> None:
         """Drop what is not sent yet, in the kernel too (SO_LINGER 0: a RST), and free the socket now."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
+        if (sock := open_socket(self._writer)) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
         self._transport.abort()
 
     async def retire(self) -> None:
@@ -151,7 +150,7 @@ class Connection(Wire):
         if not waiting:
             self._stall_timer = None
         elif taken > taken_before or self._stalled_looks == 0:
-            self._stalled_looks = 0 if taken > taken_before else 1
+            self._stalled_looks = int(taken <= taken_before)
             self._watch_writes(taken)
         else:
             self.count("writer_stalled")
@@ -169,9 +168,9 @@ class Connection(Wire):
         while data := await self._receive():
             if self._closing:
                 discarded_bytes += len(data)
-                if discarded_bytes <= LINGER_BYTES:
-                    continue
-                break
+                if discarded_bytes > LINGER_BYTES:
+                    break
+                continue
             if self._protocol.connection.their_state is h11.SEND_BODY:
                 self._deadline = None  # now it is the application that may be slow to take it
             await self._protocol.handle(RawData(data))
@@ -180,6 +179,7 @@ class Connection(Wire):
             else:
                 self._expect_more()
         await self._protocol.handle(Closed())
+        self._transport.close()  # the application may take its time to end; the socket need not wait for it
 
     def _expect_more(self) -> None:
         """After some bytes: how long until the next, by what the client has still to send."""
@@ -206,11 +206,9 @@ class Connection(Wire):
 
     def _check_deadline(self) -> None:
         self._deadline_timer = None
-        if self._deadline is None:
-            return
-        if self._loop.time() < self._deadline:
+        if self._deadline is not None and self._loop.time() < self._deadline:
             self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
-        else:
+        elif self._deadline is not None:
             self._transport.close()
 
     def _close(self) -> None:
@@ -223,20 +221,18 @@ class Connection(Wire):
         self._flush()
         self._closing = True
         if self._protocol.client_is_sending and not self._transport.is_closing():
-            self._writer.write_eof()
+            with suppress(OSError):
+                self._writer.write_eof()
             self._expect(LINGER_S)
         else:
             self._transport.close()
 
     async def _gone(self) -> None:
         self._transport.close()
-        try:
-            with suppress(OSError):
-                await self._writer.wait_closed()  # bounded by _check_writes
-        finally:
-            for timer in (self._stall_timer, self._deadline_timer):
-                if timer is not None:
-                    timer.cancel()
+        with suppress(OSError):
+            await self._writer.wait_closed()  # bounded by _check_writes
+        for timer in filter(None, (self._stall_timer, self._deadline_timer)):
+            timer.cancel()
 
 
 def address(writer: asyncio.StreamWriter, which: str) -> tuple[str, int] | None:
@@ -246,7 +242,11 @@ def address(writer: asyncio.StreamWriter, which: str) -> tuple[str, int] | None:
 
 def unacknowledged_bytes(writer: asyncio.StreamWriter) -> int:
     """What the kernel still holds for the client (tcp(7), SIOCOUTQ): only what leaves it has been taken."""
-    fileno = writer.get_extra_info("socket").fileno()
-    if fileno < 0:
-        return 0
-    return int.from_bytes(fcntl.ioctl(fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    sock = open_socket(writer)
+    return 0 if sock is None else int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def open_socket(writer: asyncio.StreamWriter) -> socket.socket | None:
+    """The socket, or None once it is closed (asyncio then gives a dead one, uvloop none)."""
+    sock: socket.socket | None = writer.get_extra_info("socket")
+    return sock if sock is not None and sock.fileno() >= 0 else None

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from service.server import PortTaken, Server, ServerConfig
 from tests.server_threads import LOOPS, ours, plain, private_app
-from tests.slow_clients import GET, HOST, connect, is_listening, response, status, until, until_closed
+from tests.slow_clients import GET, HOST, connect, is_listening, reset, response, status, until, until_closed
 
 every_loop = pytest.mark.parametrize("loop", LOOPS)
 
@@ -151,6 +151,26 @@ def test_a_drain_switches_readiness_off_then_calls_the_hook_and_only_then_stops_
         assert status(server.port, GET) == 200
         asked.set()
         assert until(lambda: not is_listening(server.port), 1)
+
+
+@every_loop
+def test_a_request_whose_client_has_long_gone_is_cut_too(loop: str) -> None:
+    asked = threading.Event()
+
+    async def ignores(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    with ours(ignores, loop, drain_s=0.3) as server:
+        sock = connect(server.port)
+        sock.sendall(GET)
+        assert asked.wait(1)
+        reset(sock)
+        assert server.server.connections == 1
+        server.stop()
+        server.thread.join(2)
+        assert not server.thread.is_alive()
+    assert server.counted == ["drain_cut"]
 
 
 def test_a_drain_goes_on_where_its_hook_fails() -> None:

@@ -121,7 +121,13 @@ class OpenAIClient:
         if provider.api_key:
             headers["authorization"] = f"Bearer {provider.api_key}"
         url = f"{provider.base_url}/chat/completions"
-        async with self._session.post(url, data=request_body(prompt, stream), headers=headers) as response:
+        body = request_body(prompt, stream)
+        try:
+            response = await self._session.post(url, data=body, headers=headers)
+        except aiohttp.ServerDisconnectedError:
+            # A kept connection that the server was about to close: nothing was answered, so ask once more.
+            response = await self._session.post(url, data=body, headers=headers)
+        async with response:
             if response.status != 200:
                 raise refusal(response.status)
             yield response

@@ -1,6 +1,5 @@
 """Who is calling: `X-API-Key`, or `Authorization: Bearer` as OpenAI's clients send it."""
 
-from opentelemetry import trace
 from starlette.types import Scope
 
 from service.errors import Forbidden, Unauthorized
@@ -9,7 +8,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Authenticator:
-    """Verifies the key of a request and its scope; counts refusals by reason."""
+    """Verifies the key of a request and its scope; counts refusals by reason, and leaves the prefix for the span."""
 
     def __init__(self, verifier: KeyVerifier, metrics: Metrics) -> None:
         self._verifier, self._failures = verifier, metrics.auth_failures
@@ -22,7 +21,7 @@ class Authenticator:
         except (Unauthorized, Forbidden) as error:
             self._failures.labels(error.extra["reason"]).inc()
             raise
-        trace.get_current_span().set_attribute("atp.key_prefix", identity.key_prefix)
+        scope["atp.key_prefix"] = identity.key_prefix
         return identity
 
 

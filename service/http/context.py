@@ -1,9 +1,9 @@
 """The outermost middleware: request id, span, metrics, access log, and the last word on errors nobody foresaw."""
 
+import functools
 import random
 import re
 import time
-import uuid
 from dataclasses import dataclass
 
 import structlog
@@ -64,6 +64,8 @@ class Context:
 
     def __init__(self, app: ASGIApp, observers: Observers) -> None:
         self._app, self._observers = app, observers
+        # Looking a child up costs more than observing with it; the label sets are few (methods x routes x statuses).
+        self._durations = functools.lru_cache(2048)(observers.metrics.http_duration.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,20 +105,26 @@ class Context:
     def _observe(self, exchange: Exchange) -> None:
         duration_s = time.perf_counter() - exchange.started
         status, route, span = exchange.status or CLIENT_CLOSED, exchange.route, exchange.span
-        trace_id = span.get_span_context().trace_id
-        exemplar = {"trace_id": format(trace_id, "032x")} if span.is_recording() else None
-        durations = self._observers.metrics.http_duration.labels(exchange.method, route, str(status))
-        durations.observe(duration_s, exemplar)
+        exemplar = None
         if span.is_recording():
-            end_span(span, exchange.method, route, status)
+            exemplar = {"trace_id": format(span.get_span_context().trace_id, "032x")}
+            end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
+        self._durations(exchange.method, route, str(status)).observe(duration_s, exemplar)
         if status >= 400 or random.random() < self._observers.access_log_sample:  # noqa: S311 - sampling
             log.info("request", method=exchange.method, route=route, status=status, duration_s=round(duration_s, 6))
 
 
-def end_span(span: Span, method: str, route: str, status: int) -> None:
+def end_span(span: Span, method: str, route: str, status: int, key_prefix: str | None) -> None:
     """Names and attributes of OpenTelemetry's HTTP server conventions."""
     span.update_name(f"{method} {route}")
-    span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status})
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+    }
+    if key_prefix:
+        attributes["atp.key_prefix"] = key_prefix
+    span.set_attributes(attributes)
     if status >= 500:
         span.set_status(StatusCode.ERROR)
     span.end()
@@ -127,4 +135,4 @@ def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value.decode()
-    return uuid.uuid4().hex
+    return format(random.getrandbits(128), "032x")

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from service.http.auth import Authenticator
 from service.http.body import BODY_BYTES, read_json
@@ -47,22 +48,26 @@ class Operation:
     body_bytes: int = BODY_BYTES
 
 
-def route(operation: Operation, authenticator: Authenticator) -> Route:
-    """authenticate -> read and validate the body -> handler."""
+class Endpoint:
+    """authenticate -> read and validate the body -> handler -> response.
 
-    async def endpoint(request: Request) -> Response:
-        identity = await authenticator.identify(request.scope, operation.scope)
+    An ASGI application and not a function: Starlette would wrap a function in a second layer of exception handling.
+    """
+
+    def __init__(self, operation: Operation, authenticator: Authenticator) -> None:
+        self._operation, self._authenticator = operation, authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = self._operation
+        identity = await self._authenticator.identify(scope, operation.scope)
+        request = Request(scope, receive, send)
         body = await read_json(request, operation.body, operation.body_bytes) if operation.body else None
         try:
-            return await operation.handler(Call(request, identity, body))
+            response = await operation.handler(Call(request, identity, body))
+            await response(scope, receive, send)
         except ClientGone:
-            return NoResponse()
-
-    return Route(operation.path, endpoint, methods=[operation.method])
+            return  # nobody is there to answer; the access log and metrics say 499
 
 
-class NoResponse(Response):
-    """Nothing, for nobody: the client left. The access log and metrics say 499."""
-
-    async def __call__(self, *_: Any) -> None:
-        return
+def route(operation: Operation, authenticator: Authenticator) -> Route:
+    return Route(operation.path, Endpoint(operation, authenticator), methods=[operation.method], name=operation.path)

@@ -68,21 +68,21 @@ class KeyVerifier:
             Unauthorized: malformed, unknown, revoked or expired, or its user is inactive.
             DatabaseUnavailable: an unknown key while PostgreSQL is away.
         """
-        if not token.well_formed(text):
-            raise Unauthorized("The API key is malformed.", reason="malformed")
-        key_hash = token.digest(text)
-        identity = await self._identity(key_hash)
+        identity = await self._identity(text)
         if identity.refused:
             raise Unauthorized("The API key is no longer valid.", reason=identity.refused)
         if identity.expires_at and identity.expires_at <= datetime.now(UTC):
             raise Unauthorized("The API key has expired.", reason="expired")
         return identity
 
-    async def _identity(self, key_hash: bytes) -> Identity:
+    async def _identity(self, text: str) -> Identity:
+        key_hash = token.digest(text)
         known = self._known.get(key_hash)
         age = self._clock() - known[1] if known else STALE_S
         if known and age < (FRESH_DEGRADED_S if self._revocations.degraded else FRESH_S):
             return known[0]
+        if not token.well_formed(text):
+            raise Unauthorized("The API key is malformed.", reason="malformed")
         try:
             return await self._load_once(key_hash)
         except DatabaseUnavailable:

@@ -32,7 +32,7 @@ class Meter:
             id=self.id,
             request_id=self.request_id,
             timestamp=self.timestamp,
-            key_hash=self.key_hash,
+            key_hash=self.key_hash.hex(),
             user_id=self.user_id,
             agent=self.agent,
             model=self.model,
