@@ -212,16 +212,13 @@ class Connection(Wire):
             self._transport.close()
 
     def _close(self) -> None:
-        """Close; where the client may still be sending, first let it read our last words.
-
-        Closing with bytes unread makes the kernel send RST, which can destroy an answer (413, 1009) on its way.
-        """
+        """Close; where the client may still be sending, first let it read our last words (413, 1009)."""
         if self._closing:
             return
         self._flush()
         self._closing = True
         if self._protocol.client_is_sending and not self._transport.is_closing():
-            with suppress(OSError):
+            with suppress(OSError):  # closing with bytes unread would be a RST, and may destroy what is on its way
                 self._writer.write_eof()
             self._expect(LINGER_S)
         else:

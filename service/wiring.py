@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from service.telemetry.tracing import Tracing
 from service.usage.ledger import Ledger
 
 VERSION = version("atp")
+SWITCH_INTERVAL_S = 0.0005  # Python's default is 0.005
 REVISION = os.environ.get("ATP_REVISION", "unknown")  # set by the image's build
 
 
@@ -53,6 +55,8 @@ async def serve(
 ) -> None:
     """Run one node until SIGTERM or SIGINT. `index` tells the processes of one machine apart; `started` is called once
     it answers."""
+    # The exporter and log threads hold the interpreter's lock for a whole interval when the loop wants it back.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = stop_on_signals()
     async with open_node(settings) as node:
         hooks = ServerHooks(
