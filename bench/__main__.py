@@ -18,7 +18,7 @@ QUICK_S, USUAL_S = 1.5, 4.0
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="ATP beside its peers, as one table of ratios.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="ATP beside its peers: a table of ratios.")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; medians are shown (default: 5)")
     parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="just this scenario")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works, not for figures")

@@ -62,22 +62,24 @@ def added(figures: Figures) -> Figures:
     }
 
 
+def against_litellm(
+    what: str, figure: str, shown: str = "{:.1f}", reach: Reach | None = None, shown_ratio: str = "{:.2f}x"
+) -> Line:
+    return Line(what, f"atp_{figure}", f"litellm_{figure}", LITELLM, shown, shown_ratio, reach)
+
+
 FIVE_TIMES = Reach(">= 5x", lambda times: times >= 5, on_ratio=True)
 SCENARIO = Scenario(
     "chat",
     measure,
     (
-        Line("chat, req/s, c=16", "atp_c16_per_s", "litellm_c16_per_s", LITELLM, reach=FIVE_TIMES),
-        Line("chat, req/s, c=1", "atp_c1_per_s", "litellm_c1_per_s", LITELLM, "{:.1f}"),
-        Line("chat, p50 added ms, c=1", "atp_added_c1_p50_ms", "litellm_added_c1_p50_ms", LITELLM, "{:.1f}", "{:.2f}x",
-             Reach("<= 4 ms", lambda ms: ms <= 4)),  # fmt: skip
-        Line("chat, p99 added ms, c=1", "atp_added_c1_p99_ms", "litellm_added_c1_p99_ms", LITELLM, "{:.1f}", "{:.2f}x"),
-        Line("chat, p50 added ms, c=16", "atp_added_c16_p50_ms", "litellm_added_c16_p50_ms", LITELLM, "{:.1f}", "{:.2f}x"),
-        Line("chat, p99 added ms, c=16", "atp_added_c16_p99_ms", "litellm_added_c16_p99_ms", LITELLM, "{:.1f}", "{:.2f}x",
-             Reach("<= 25 ms", lambda ms: ms <= 25)),  # fmt: skip
-        Line("chat, server CPU us/answer, c=16", "atp_c16_server_cpu_us", "litellm_c16_server_cpu_us", LITELLM,
-             shown_ratio="{:.2f}x"),  # fmt: skip
-        Line("chat, server RSS MB after the load", "atp_rss_mb", "litellm_rss_mb", LITELLM, shown_ratio="{:.2f}x",
-             reach=Reach("< 150 MB", lambda mb: mb < 150)),  # fmt: skip
+        against_litellm("chat, req/s, c=16", "c16_per_s", "{:,.0f}", FIVE_TIMES, "{:.1f}x"),
+        against_litellm("chat, p50 added ms, c=16", "added_c16_p50_ms"),
+        against_litellm("chat, p99 added ms, c=16", "added_c16_p99_ms", reach=Reach("<= 25 ms", lambda ms: ms <= 25)),
+        against_litellm("chat, req/s, c=1", "c1_per_s", shown_ratio="{:.1f}x"),
+        against_litellm("chat, p50 added ms, c=1", "added_c1_p50_ms", reach=Reach("<= 4 ms", lambda ms: ms <= 4)),
+        against_litellm("chat, p99 added ms, c=1", "added_c1_p99_ms"),
+        against_litellm("chat, server CPU us/answer, c=16", "c16_server_cpu_us", "{:,.0f}"),
+        against_litellm("chat, server RSS MB", "rss_mb", "{:,.0f}", Reach("< 150 MB", lambda mb: mb < 150)),
     ),
 )

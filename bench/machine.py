@@ -11,7 +11,7 @@ SERVER_CORE, OTHER_CORE = 0, 1
 
 QUIET_SHARE = 0.05
 LOOK_S = 0.4
-PATIENCE_S = 20.0
+PATIENCE_S = 6.0
 
 
 def cpu_s(pid: int) -> float:
@@ -22,7 +22,8 @@ def cpu_s(pid: int) -> float:
 
 def core_busy_s(core: int) -> float:
     """Time of a core that some process used or the hypervisor took: user, nice, system, steal of proc_stat(5)."""
-    fields = next(line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    lines = Path("/proc/stat").read_text().splitlines()
+    fields = next(line.split() for line in lines if line.startswith(f"cpu{core} "))
     return sum(int(fields[column]) for column in (1, 2, 3, 8)) / TICKS_PER_S
 
 

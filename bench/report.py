@@ -64,7 +64,9 @@ def noise(results: Mapping[str, Sequence[Figures]]) -> str:
     return "\n".join(lines)
 
 
-def write(made: str, scenarios: Sequence[Scenario], results: Mapping[str, Sequence[Figures]], arguments: list[str]) -> None:
+def write(
+    made: str, scenarios: Sequence[Scenario], results: Mapping[str, Sequence[Figures]], arguments: list[str]
+) -> None:
     """docs/bench.md, whole."""
     page = PAGE.format(
         command=" ".join(["make bench" if not arguments else "python -m bench", *arguments]),

@@ -79,4 +79,3 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> Figures:
 def ratio(line: Line, rounds: Sequence[Mapping[str, float]]) -> float:
     """The median of the rounds' ratios: within a round both sides met the same machine."""
     return statistics.median(figures[line.atp] / figures[line.peer] for figures in rounds)
-

@@ -17,8 +17,10 @@ async def make_venv(name: str, requirement: str) -> Path:
         return venv / "bin"
     print(f"bench: installing {requirement} into .bench/{name} (once)", file=sys.stderr, flush=True)
     uv = shutil.which("uv")
-    await run(*([uv, "venv", "-q", "--clear", "-p", sys.executable] if uv else [sys.executable, "-m", "venv"]), venv)
-    await run(*([uv, "pip", "install", "-q", "-p", python] if uv else [python, "-m", "pip", "install", "-q"]), requirement)
+    make = [uv, "venv", "-q", "--clear", "-p", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    install = [uv, "pip", "install", "-q", "-p", python] if uv else [python, "-m", "pip", "install", "-q"]
+    await run(*make, venv)
+    await run(*install, requirement)
     ready.write_text(requirement)
     return venv / "bin"
 

@@ -1,5 +1,7 @@
 """OpenTelemetry traces over OTLP/HTTP; without a collector configured every call here is a no-op."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
@@ -14,54 +16,81 @@ QUEUE_SPANS = 8192
 # Encoding is Python under the interpreter's lock, 45 us a span: small batches, so that requests get their turn.
 BATCH_SPANS = 128
 BATCH_EVERY_MS = 1000
-EXPORT_TIMEOUT_S = 5
-SHUTDOWN_MS = 2000
+# A batch that a silent collector does not take holds the exporter's thread, and at the end the exit, for so long.
+EXPORT_TIMEOUT_S = 3
+CLOSE_S = 2.0
 
 
 class Tracing:
     """A tracer and the provider behind it. The processor's thread starts here, so build it after any fork."""
 
     def __init__(self, settings: Settings, version: str, dropped: Callable[[int], None]) -> None:
-        self.provider: TracerProvider | None = None
+        self._exporter: CountingExporter | None = None
+        self._provider: TracerProvider | None = None
         if settings.otel_exporter_otlp_endpoint:
-            self.provider = provider(settings, version, dropped)
-        source = self.provider or trace.NoOpTracerProvider()
-        self.tracer = source.get_tracer("atp", version)
+            self._exporter = CountingExporter(otlp_exporter(settings), dropped)
+            self._provider = provider(settings, version)
+            self._provider.add_span_processor(CountingProcessor(self._exporter, dropped))
+        self.tracer = (self._provider or trace.NoOpTracerProvider()).get_tracer("atp", version)
 
     def close(self) -> None:
-        """Send what is queued, for at most SHUTDOWN_MS; blocks, so call it off the loop."""
-        if self.provider:
-            self.provider.force_flush(SHUTDOWN_MS)
-            self.provider.shutdown()
+        """Send what is queued; no batch is begun after CLOSE_S. Blocks, so call it off the loop.
+
+        The SDK's own flush ignores its timeout, and its shutdown waits 30 s for a collector that is silent.
+        """
+        if self._exporter and self._provider:
+            self._exporter.ends_at = time.monotonic() + CLOSE_S
+            self._provider.shutdown()
 
 
-def provider(settings: Settings, version: str, dropped: Callable[[int], None]) -> TracerProvider:
+def otlp_exporter(settings: Settings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
-    exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
+    return OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
+
+
+def provider(settings: Settings, version: str) -> TracerProvider:
     resource = Resource.create(
         {"service.name": "atp", "service.version": version, "deployment.environment.name": settings.environment}
     )
-    made = TracerProvider(
+    return TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.otel_traces_sampler_arg)),
         resource=resource,
         span_limits=SpanLimits(max_attribute_length=1024),
         shutdown_on_exit=False,
     )
-    made.add_span_processor(CountingProcessor(exporter, dropped))
-    return made
+
+
+class CountingExporter(SpanExporter):
+    """Knows how many spans it was handed, and counts those that the collector did not take."""
+
+    def __init__(self, inner: SpanExporter, dropped: Callable[[int], None]) -> None:
+        self._inner, self._dropped = inner, dropped
+        self.taken = 0
+        self.ends_at = math.inf
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
+        late = time.monotonic() > self.ends_at
+        result = SpanExportResult.FAILURE if late else self._inner.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self._dropped(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
 
 
 class CountingProcessor(BatchSpanProcessor):
-    """A batch processor that counts what it loses: spans that found the queue full, and batches not accepted."""
+    """A batch processor that counts the spans that found its queue full."""
 
-    def __init__(self, exporter: SpanExporter, dropped: Callable[[int], None]) -> None:
-        self._dropped = dropped
+    def __init__(self, exporter: CountingExporter, dropped: Callable[[int], None]) -> None:
+        self._counting, self._dropped = exporter, dropped
         # Two counters, each written by one thread only: the loop ends spans, the exporter's thread takes them.
-        self._ended = self._taken = 0
+        self._ended = 0
         super().__init__(
-            CountingExporter(exporter, self._take, dropped),
+            exporter,
             max_queue_size=QUEUE_SPANS,
             max_export_batch_size=BATCH_SPANS,
             schedule_delay_millis=BATCH_EVERY_MS,
@@ -70,28 +99,8 @@ class CountingProcessor(BatchSpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         if not (span.context and span.context.trace_flags.sampled):
             return
-        if self._ended - self._taken >= QUEUE_SPANS:
+        if self._ended - self._counting.taken >= QUEUE_SPANS:
             self._dropped(1)
             return
         self._ended += 1
         super().on_end(span)
-
-    def _take(self, spans: int) -> None:
-        self._taken += spans
-
-
-class CountingExporter(SpanExporter):
-    """Reports how many spans it was handed and how many of them the collector did not take."""
-
-    def __init__(self, inner: SpanExporter, taken: Callable[[int], None], dropped: Callable[[int], None]) -> None:
-        self._inner, self._taken, self._dropped = inner, taken, dropped
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._inner.export(spans)
-        self._taken(len(spans))
-        if result is not SpanExportResult.SUCCESS:
-            self._dropped(len(spans))
-        return result
-
-    def shutdown(self) -> None:
-        self._inner.shutdown()

@@ -154,11 +154,13 @@ def test_the_span_queue_is_bounded_and_counts_what_it_drops() -> None:
 
     lost: list[int] = []
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(tracing.CountingProcessor(Stuck(), lost.append))
+    exporter = tracing.CountingExporter(Stuck(), lost.append)
+    provider.add_span_processor(tracing.CountingProcessor(exporter, lost.append))
     tracer = provider.get_tracer("test")
     for _ in range(tracing.QUEUE_SPANS + 2000):
         tracer.start_span("x").end()
     assert 0 < sum(lost) <= 2000
+    exporter.ends_at = 0.0
     provider.shutdown()
 
 
