@@ -1,0 +1,88 @@
+"""`atp migrate | users | keys | doctor`, as a person runs them."""
+
+import re
+
+import pytest
+
+from service.embedded.llm import Llm
+from tests.commands.running import atp
+
+
+def test_help_names_every_command_and_where_settings_are() -> None:
+    shown = atp("--help").stdout
+    for command in ("serve", "dev", "migrate", "users", "keys", "doctor"):
+        assert re.search(rf"^ +{command} ", shown, re.MULTILINE)
+    assert "docs/settings.md" in shown
+
+
+def test_from_an_empty_database_to_a_revoked_key(empty_database_url: str, redis_url: str) -> None:
+    def run(*arguments: str) -> str:
+        done = atp(*arguments, database_url=empty_database_url, redis_url=redis_url)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("migrate") == "applied users_keys_usage\n"
+    assert run("migrate") == "the database is up to date\n"
+    user = run("users", "create", "ana", "ana@example.org", "--role", "admin").strip()
+    assert re.fullmatch(r"usr_[0-9A-Za-z]{12}", user)
+    assert re.search(rf"{user}  ana +ana@example\.org  admin  True", run("users", "list"))
+    key = run("keys", "create", "ana", "--name", "laptop", "--scope", "read", "--days", "30").strip()
+    assert re.fullmatch(r"atp_live_[0-9A-Za-z]{8}_[0-9A-Za-z]{39}", key)
+    assert key[9:17] in run("keys", "list")
+    assert run("keys", "revoke", key[9:17]) == "revoked\n"
+    assert re.search(rf"{key[9:17]}  laptop .* 20\d\d-", run("keys", "list", "--user", "ana"))
+
+
+def test_a_wrong_word_is_one_line_and_exit_code_1(database_url: str, redis_url: str) -> None:
+    done = atp("keys", "create", "nobody", database_url=database_url, redis_url=redis_url)
+    assert (done.returncode, done.stderr) == (1, "atp: There is no user 'nobody'.\n")
+
+
+def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
+    done = atp("serve", port="eighty", rate_limit_chat="often")
+    assert done.returncode == 1
+    assert [line.split(":")[1] for line in done.stderr.splitlines()] == [" PORT", " RATE_LIMIT_CHAT"]
+
+
+def test_doctor_finds_everything_well(database_url: str, redis_url: str, llm_server: Llm) -> None:
+    done = atp(
+        "doctor",
+        database_url=database_url,
+        redis_url=redis_url,
+        openai_base_url=llm_server.base_url,
+        openai_api_key=llm_server.api_key,
+        openai_models=llm_server.model,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "ok     PostgreSQL",
+        "ok     Redis",
+        "ok     agents",
+        "ok     models of openai",
+    ]
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_server: Llm) -> None:
+    done = atp(
+        "doctor",
+        database_url=empty_database_url,
+        redis_url="redis://127.0.0.1:1",
+        openai_base_url=llm_server.base_url,
+        openai_api_key="wrong",
+        otel_exporter_otlp_endpoint="http://127.0.0.1:1",
+        sentry_dsn="http://nohost",
+    )
+    assert done.returncode == 1
+    assert "FAULT  PostgreSQL: 1 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
+    assert "FAULT  Redis: " in done.stderr
+    assert "refuses the key (401)" in done.stderr
+    assert "FAULT  OTLP: " in done.stderr
+    assert "FAULT  Sentry: the DSN has no key or host" in done.stderr
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "nonsense"])
+def test_doctor_survives_a_database_url_that_leads_nowhere(redis_url: str, llm_server: Llm, url: str) -> None:
+    done = atp("doctor", database_url=url, redis_url=redis_url, openai_base_url=llm_server.base_url)
+    assert done.returncode == 1
+    assert "FAULT  PostgreSQL: " in done.stderr
+    assert "Traceback" not in done.stderr

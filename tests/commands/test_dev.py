@@ -1,0 +1,146 @@
+"""`atp dev`, which is what `make run` runs: from nothing to an answer, and back to nothing."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from service.embedded.llm import Llm
+from tests.commands.running import ROOT, atp, environment
+
+
+class Dev:
+    """A running `atp dev` whose banner has been printed."""
+
+    def __init__(self, process: subprocess.Popen[str], banner: str, took_s: float) -> None:
+        self.process, self.banner, self.took_s = process, banner, took_s
+        self.key = re.search(r"API key +(atp_live_\S+)", banner)[1]  # type: ignore[index]
+        self.children = psutil.Process(process.pid).children(recursive=True)
+
+    def curl(self, **more: Any) -> str:
+        """The banner's own curl line, run by a shell; `more` is put into its JSON."""
+        line = re.search(r"curl -s .*?'\{.*?\}'", self.banner, re.DOTALL)
+        assert line
+        words = shlex.split(line[0].replace("\\\n", " "))
+        words[-1] = json.dumps({**json.loads(words[-1]), **more})
+        return subprocess.run(words, capture_output=True, text=True, timeout=50, check=True).stdout
+
+    def gone(self) -> bool:
+        _, alive = psutil.wait_procs(self.children, timeout=5)
+        return not alive
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+@contextmanager
+def dev(state_dir: Path, **settings: Any) -> Iterator[Dev]:
+    port, private_port = free_ports()
+    variables = environment(state_dir=state_dir, port=port, private_port=private_port, **settings)
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "dev"],
+        env=variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield Dev(process, until_banner(process.stdout), time.monotonic() - started)
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait(10)
+
+
+def until_banner(output: IO[str]) -> str:
+    lines: list[str] = []
+    for line in output:
+        lines.append(line)
+        if "atp doctor" in line:
+            return "".join(lines)
+    raise AssertionError("no banner:\n" + "".join(lines))
+
+
+def test_the_printed_curl_line_answers_that_the_capital_of_france_is_paris(tmp_path: Path) -> None:
+    with dev(tmp_path / "state") as running:
+        answer = json.loads(running.curl())
+        assert "Paris" in answer["answer"]
+        streamed = running.curl(stream=True)
+        assert streamed.startswith("event: delta\n")
+        assert "Paris" in "".join(re.findall(r'"text":"([^"]*)"', streamed))
+        assert streamed.rstrip().splitlines()[-2] == "event: done"
+        memory_mb = psutil.Process(running.process.pid).memory_info().rss / 1e6
+        assert memory_mb < 150
+
+
+def test_ctrl_c_stops_every_child_and_a_second_start_is_quick_and_keeps_the_key(tmp_path: Path) -> None:
+    with dev(tmp_path / "state") as first:
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(30) == 0
+        assert first.gone()
+    with dev(tmp_path / "state") as second:
+        assert second.took_s < 5
+        assert second.key == first.key
+        assert "Paris" in second.curl()
+
+
+def test_kill_9_leaves_no_orphan_that_blocks_the_next_start(tmp_path: Path) -> None:
+    with dev(tmp_path / "state") as first:
+        first.process.kill()
+        first.process.wait(10)
+        assert first.gone()
+    with dev(tmp_path / "state") as second:
+        assert second.key == first.key
+        assert "Paris" in second.curl()
+
+
+def test_a_taken_port_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        started = time.monotonic()
+        done = atp("dev", state_dir=tmp_path / "state", port=port)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"port {port} is taken" in done.stderr
+    assert "PORT=" in done.stderr
+    assert time.monotonic() - started < 5
+    assert not (tmp_path / "state").exists()
+
+
+def test_another_model_server_is_used_when_it_is_configured(tmp_path: Path, llm_server: Llm) -> None:
+    settings = {
+        "openai_base_url": llm_server.base_url,
+        "openai_api_key": llm_server.api_key,
+        "openai_models": llm_server.model,
+    }
+    with dev(tmp_path / "state", **settings) as running:
+        assert "Small LLM" not in running.banner
+        assert "Paris" in running.curl()
+
+
+def test_the_state_folder_is_its_owners_only(tmp_path: Path) -> None:
+    with dev(tmp_path / "state") as running:
+        assert running.process.poll() is None
+        state = tmp_path / "state"
+        assert state.stat().st_mode & 0o777 == 0o700
+        for secret in (state / "secret" / "admin-key", state / "env"):
+            assert secret.stat().st_mode & 0o777 == 0o600
+            assert os.access(secret, os.R_OK)
