@@ -23,7 +23,7 @@ PIP = next(HERE.glob("pip-*.whl")) / "pip"
 
 
 def main(lock: str) -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before ATP is installed, on whatever Python there is
         return fail(f"ATP needs Python 3.11 or newer, this is {platform.python_version()}: make PYTHON=python3.12 run")
     if not VENV_PYTHON.exists():
         say(f"making .venv with Python {platform.python_version()}")
