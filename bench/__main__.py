@@ -6,6 +6,7 @@ Every round measures every scenario once, so that a noisy minute meets all sides
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ def options() -> argparse.Namespace:
 async def run(chosen: Sequence[Scenario], rounds: int, seconds: float) -> dict[str, list[Figures]]:
     """The figures of each round, by scenario."""
     results: dict[str, list[Figures]] = {scenario.name: [] for scenario in chosen}
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C: every server is stopped
     async with open_stage() as stage:
         for number in range(rounds):
             for scenario in chosen:

@@ -3,6 +3,8 @@
 Run: python -m bench.bare 8790 '{"models": []}'
 """
 
+import asyncio
+import signal
 import sys
 
 import uvloop
@@ -13,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.server import stop_on_signals
+from service.server.server import stop_on_signals
 
 
 async def main(port: int, body: bytes) -> None:
@@ -27,7 +29,9 @@ async def main(port: int, body: bytes) -> None:
         keep_alive_max_requests=10**9,  # it would close after 1,000, and pay for the reconnects
     )
     app = Starlette(routes=[Route("/api/v1/models", list_models)])
-    await serve(app, config, shutdown_trigger=stop_on_signals().wait)  # type: ignore[arg-type]
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from service.server import Server, ServerConfig, stop_on_signals
+from service.server.server import Server, ServerConfig, stop_on_signals
 
 PORT = 8790
 ROUNDS, SECONDS, CLIENTS, IDLE = 5, 3.0, 32, 2_000

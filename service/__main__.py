@@ -11,7 +11,7 @@ import uvloop
 from service import commands
 from service.errors import AtpError
 from service.keys.store import SCOPES
-from service.listener import PortTaken
+from service.server.listener import PortTaken
 from service.settings import load
 
 EPILOG = """Settings are environment variables; docs/settings.md lists them all. `atp doctor` tries what they name."""

@@ -16,7 +16,7 @@ from service.telemetry.metrics import Metrics
 
 async def serve(arguments: Namespace, settings: Settings) -> int:
     if arguments.processes > 1:
-        from service.supervisor import supervise
+        from service.server.supervisor import supervise
 
         return await supervise(settings, arguments.processes)
     from service.wiring import serve as serve_node

@@ -23,7 +23,7 @@ from service.keys.verifier import KeyVerifier
 from service.routes.catalogue import CatalogueRoutes
 from service.routes.chat import ChatRoutes
 from service.routes.health import PrivateRoutes
-from service.server import Server, ServerConfig, ServerHooks, stop_on_signals
+from service.server.server import Server, ServerConfig, ServerHooks, stop_on_signals
 from service.settings import Settings
 from service.state.breaker import Breaker
 from service.state.failover import Failover

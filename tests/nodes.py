@@ -10,7 +10,7 @@ import httpx2
 from service.db.pool import one_connection
 from service.keys import issuing
 from service.keys.store import SCOPES
-from service.server import Server, ServerConfig, ServerHooks
+from service.server.server import Server, ServerConfig, ServerHooks
 from service.settings import Settings, load
 from service.wiring import Node, open_node
 from tests.upstream import SCRIPTS, Upstream

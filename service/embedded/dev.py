@@ -16,7 +16,7 @@ from service.embedded.errors import EmbeddedError
 from service.embedded.parts import EmbeddedParts
 from service.errors import AtpError
 from service.keys import issuing, store, token
-from service.listener import bind_socket
+from service.server.listener import bind_socket
 from service.settings import Settings
 from service.wiring import serve
 

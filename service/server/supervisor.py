@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from service.listener import bind_socket
+from service.server.listener import bind_socket
 from service.settings import Settings
 
 log = structlog.get_logger("supervisor")

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 
-from tests.slow_clients import GET, HOST, connect, is_listening, response, until
+from tests.server.slow_clients import GET, HOST, connect, is_listening, response, until
 
 CHILD = """
 import asyncio, os, sys
-from service.server import Server, ServerConfig, ServerHooks, stop_on_signals
+from service.server.server import Server, ServerConfig, ServerHooks, stop_on_signals
 
 async def app(scope, receive, send):
     slow = scope["path"] == "/slow"
@@ -37,8 +37,8 @@ asyncio.run(main())
 
 PARENT = """
 import asyncio, sys
-from service.listener import PortTaken
-from service.supervisor import Supervisor, SupervisorConfig
+from service.server.listener import PortTaken
+from service.server.supervisor import Supervisor, SupervisorConfig
 
 port, private_port, stop_s, child = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 

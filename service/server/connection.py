@@ -1,6 +1,6 @@
 """One client connection: read, answer, and let go of what stalls, idles, floods or never sends.
 
-`Connection` owns the transport and its deadlines; `service.protocol` speaks HTTP and WebSocket on it.
+`Connection` owns the transport and its deadlines; `service.server.protocol` speaks HTTP and WebSocket on it.
 Hypercorn's own TCPServer is not used: it has one idle task per request, no write deadline, and waits for ever to close.
 """
 
@@ -22,8 +22,8 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import AppWrapper
 
-from service.calls import AsgiApp, Calls
-from service.protocol import HttpProtocol, Wire
+from service.server.calls import AsgiApp, Calls
+from service.server.protocol import HttpProtocol, Wire
 
 log = structlog.get_logger("server")
 

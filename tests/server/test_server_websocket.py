@@ -10,9 +10,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect as websocket_client
 
-from service.server import ServerConfig
-from tests.server_threads import LOOPS, ours, plain
-from tests.slow_clients import (
+from service.server.server import ServerConfig
+from tests.server.server_threads import LOOPS, ours, plain
+from tests.server.slow_clients import (
     CLOSE,
     CONTINUATION,
     TEXT,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from service.calls import AsgiApp
-from service.connection import Limits
-from service.listener import HypercornConfig, Listener, PortTaken, bind_socket, most_connections
+from service.server.calls import AsgiApp
+from service.server.connection import Limits
+from service.server.listener import HypercornConfig, Listener, PortTaken, bind_socket, most_connections
 
 log = structlog.get_logger("server")
 

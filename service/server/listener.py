@@ -12,8 +12,8 @@ from wsgiref.handlers import format_date_time
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
-from service.calls import AsgiApp
-from service.connection import Connection, Limits
+from service.server.calls import AsgiApp
+from service.server.connection import Connection, Limits
 
 ACCEPT_BURST = 64  # connections taken per turn of the loop; asyncio would take a whole backlog, and stall the rest
 SPARE_FILES = 512  # for PostgreSQL, Redis, upstream calls and the private listener, whatever the public port suffers

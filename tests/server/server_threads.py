@@ -13,7 +13,7 @@ import uvloop
 from hypercorn.config import Config
 from starlette.responses import PlainTextResponse
 
-from service.server import Server, ServerConfig, ServerHooks
+from service.server.server import Server, ServerConfig, ServerHooks
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 private_app = PlainTextResponse("private")

@@ -11,9 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.server import ServerConfig
-from tests.server_threads import LOOPS, ours, plain
-from tests.slow_clients import GET, connect, is_established, is_open, reset, response, status, until, until_closed
+from service.server.server import ServerConfig
+from tests.server.server_threads import LOOPS, ours, plain
+from tests.server.slow_clients import (
+    GET,
+    connect,
+    is_established,
+    is_open,
+    reset,
+    response,
+    status,
+    until,
+    until_closed,
+)
 
 every_loop = pytest.mark.parametrize("loop", LOOPS)
 

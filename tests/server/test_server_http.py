@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.server_threads import LOOPS, ours, plain
-from tests.slow_clients import (
+from tests.server.server_threads import LOOPS, ours, plain
+from tests.server.slow_clients import (
     GET,
     connect,
     parsed,

@@ -19,16 +19,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from service.listener import why_not
-from service.server import PortTaken, Server, ServerConfig
-from tests.server_threads import LOOPS, ours, plain, private_app
-from tests.slow_clients import GET, HOST, connect, is_listening, reset, response, status, until, until_closed
+from service.server.listener import why_not
+from service.server.server import PortTaken, Server, ServerConfig
+from tests.server.server_threads import LOOPS, ours, plain, private_app
+from tests.server.slow_clients import GET, HOST, connect, is_listening, reset, response, status, until, until_closed
 
 every_loop = pytest.mark.parametrize("loop", LOOPS)
 
 PROGRAM = """
 import asyncio, sys, time, uvloop
-from service.server import Server, ServerConfig, stop_on_signals
+from service.server.server import Server, ServerConfig, stop_on_signals
 
 async def app(scope, receive, send):
     kind = scope["path"]

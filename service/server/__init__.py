@@ -1,0 +1,1 @@
+"""The server: hypercorn hardened, draining, and the supervisor of several processes."""
