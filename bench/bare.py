@@ -15,8 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.server.server import stop_on_signals
-
 
 async def main(port: int, body: bytes) -> None:
     async def list_models(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """The table of ratios, and docs/bench.md around it."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -27,13 +28,13 @@ METHOD = """
   the scripted model, PostgreSQL (fsync on), Valkey, the trace collector. Other jobs of the machine may run on both.
 - Each load waits for a quiet moment, runs again when others took more than 5 % of core 0, and the quietest attempt
   counts. A failed or cut answer ends the bench.
-- **models**: 16 keep-alive clients in a closed loop. ATP does what it does in production: request id, key, metrics, span,
-  one JSON log line per request into a file; "every trace exported" sends each span to a collector over OTLP/HTTP. The
-  peer returns the same bytes from a bare route on plain hypercorn with uvloop.
-- **chat**: the scripted model answers 20 ms after it was asked. "Added" is the client's quantile minus the same quantile
-  of the same load on the model itself. ATP answers when the usage row is on disk; LiteLLM runs without a database.
-- **streams**: every token is the time it was sent, so its lateness is read off one clock. A number of streams passes when
-  p99 lateness is at most 20 ms and none is cut; the largest passing one counts, found to about 15 %.
+- **models**: 16 keep-alive clients in a closed loop. ATP does what it does in production: request id, key, metrics,
+  span, one JSON log line per request into a file; "every trace exported" sends each span to a collector over OTLP/HTTP.
+  The peer returns the same bytes from a bare route on plain hypercorn with uvloop.
+- **chat**: the scripted model answers 20 ms after it was asked. "Added" is the client's quantile minus the same
+  quantile of the same load on the model itself. ATP answers when the usage row is on disk; LiteLLM has no database.
+- **streams**: every token is the time it was sent, so its lateness is read off one clock. A number of streams passes
+  when p99 lateness is at most 20 ms and none is cut; the largest passing one counts, found to about 15 %.
 - LiteLLM proxy runs in a venv of its own, one worker, one model, a master key, telemetry off.
 - `server CPU` is the kernel's own count of the server's time per answer: neighbours hardly move it.
 - The generator answers for itself: against the scripted model it does above 40,000 req/s, and in no measurement did it
@@ -69,17 +70,14 @@ def judged(line: Line, value: float, times: float | None) -> tuple[str, str]:
 
 
 def noise(results: Mapping[str, Sequence[Figures]]) -> str:
-    """How much of the server's core other processes took, by load."""
+    """How much of the server's core other processes took, by load; with nothing under test there is none to tell."""
     lines = []
     for name, rounds in results.items():
-        shares = {key: [figures[key] for figures in rounds] for key in rounds[0] if key.endswith("others_share")}
-        for key, values in shares.items():
-            middle = sorted(values)[len(values) // 2]
-            if key.startswith("direct"):
-                continue  # nothing under test runs on core 0 then
-            lines.append(
-                f"- {name}, {key.removesuffix('_others_share').replace('_', ' ')}: {middle:.0%}, at worst {max(values):.0%}"
-            )
+        keys = [key for key in rounds[0] if key.endswith("_others_share") and not key.startswith("direct")]
+        for key in keys:
+            shares = [figures[key] for figures in rounds]
+            load = key.removesuffix("_others_share").replace("_", " ")
+            lines.append(f"- {name}, {load}: {statistics.median(shares):.0%}, {max(shares):.0%}")
     return "\n".join(lines)
 
 

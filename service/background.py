@@ -9,6 +9,7 @@ import structlog
 log = structlog.get_logger()
 
 RESTART_AFTER_S = 1.0
+ASK_AGAIN_S = 0.2
 
 
 class Counter(Protocol):
@@ -40,6 +41,17 @@ class Background:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        await end(*self._tasks)
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait for their end, asking again until they listen.
+
+    Python 3.11's `asyncio.wait_for`, which redis-py uses, swallows a cancellation that arrives together with the result
+    (python/cpython#86296, mended in 3.12): asked once, a loop around it goes on for ever.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _, waiting = await asyncio.wait(waiting, timeout=ASK_AGAIN_S)

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "settings": ["errors"],
     "telemetry": ["errors", "settings"],
     "background": [],
-    "db": GROUND,
+    "db": ["background", *GROUND],
     "state": GROUND,
     **{room: ["db", "state", *GROUND] for room in CAPABILITIES},
     "http": [*CAPABILITIES, *GROUND],

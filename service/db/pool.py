@@ -23,6 +23,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
+from service.background import end
 from service.errors import Conflict, DatabaseUnavailable
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -116,8 +117,7 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         if self._watch:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await end(self._watch)
         await self._pool.close(timeout=2)
 
     async def execute(self, operation: str, sql: str, parameters: Sequence[Any]) -> None:

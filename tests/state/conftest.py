@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from service.background import end
 from service.settings import load
 from service.state.breaker import Breaker
 from service.state.failover import Failover
@@ -78,13 +79,7 @@ async def watch() -> AsyncIterator[Callable[[str], Any]]:
                 watched.recoveries.append(len(memory.names))
 
             breaker.on_recovery(republish)
-            task = asyncio.create_task(breaker.run())
-
-            async def end() -> None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-            stack.push_async_callback(end)
+            stack.push_async_callback(end, asyncio.create_task(breaker.run()))
             return watched
 
         yield start
