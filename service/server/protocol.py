@@ -1,4 +1,4 @@
-"""Hypercorn's HTTP/1.1 and WebSocket classes, with the holes closed that `tests/test_server.py` shows in them."""
+"""Hypercorn's HTTP/1.1 and WebSocket classes, with the holes closed that `tests/server/` shows in them."""
 
 from collections.abc import Callable
 from dataclasses import replace
