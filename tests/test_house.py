@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
-CAPABILITIES = ["agents", "keys", "usage"]
+CAPABILITIES = ["agents", "keys", "presence", "usage"]
 GROUND = ["errors", "settings", "telemetry"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
