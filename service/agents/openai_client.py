@@ -32,8 +32,10 @@ class UpstreamText(BaseModel):
 
 
 class UpstreamChoice(BaseModel):
-    message: UpstreamText = UpstreamText()
-    delta: UpstreamText = UpstreamText()
+    """None where the field is absent: a default model would be copied anew for every token."""
+
+    message: UpstreamText | None = None
+    delta: UpstreamText | None = None
     finish_reason: str | None = None
 
 
@@ -70,7 +72,7 @@ class OpenAIClient:
         with upstream_errors():
             async with asyncio.timeout(self._total_s), self._post(prompt, headers, stream=False) as response:
                 body = parse(await self._read(response))
-        if not body.choices:
+        if not (body.choices and body.choices[0].message):
             raise UpstreamError("The model server sent no answer.")
         text = body.choices[0].message.content or ""
         tokens = body.usage.tokens() if body.usage else estimate(prompt, len(text))
@@ -84,7 +86,7 @@ class OpenAIClient:
                 tokens = body.usage.tokens() if body.usage else tokens
                 for choice in body.choices[:1]:
                     finish_reason = choice.finish_reason or finish_reason
-                    if choice.delta.content:
+                    if choice.delta and choice.delta.content:
                         pieces.append(choice.delta.content)
                         yield Delta(choice.delta.content)
         if not finish_reason:

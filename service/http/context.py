@@ -64,6 +64,7 @@ class Context:
 
     def __init__(self, app: ASGIApp, observers: Observers) -> None:
         self._app, self._observers = app, observers
+        self._log = structlog.get_logger().bind()  # bound once: the module's logger is bound anew at every line
         # Looking a child up costs more than observing with it; the label sets are few (methods x routes x statuses).
         self._durations = functools.lru_cache(2048)(observers.metrics.http_duration.labels)
 
@@ -111,7 +112,9 @@ class Context:
             end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
         self._durations(exchange.method, route, str(status)).observe(duration_s, exemplar)
         if status >= 400 or random.random() < self._observers.access_log_sample:  # noqa: S311 - sampling
-            log.info("request", method=exchange.method, route=route, status=status, duration_s=round(duration_s, 6))
+            self._log.info(
+                "request", method=exchange.method, route=route, status=status, duration_s=round(duration_s, 6)
+            )
 
 
 def end_span(span: Span, method: str, route: str, status: int, key_prefix: str | None) -> None:

@@ -8,13 +8,13 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
 from service.settings import Settings
 
 QUEUE_SPANS = 8192
-# Encoding is Python under the interpreter's lock, 45 us a span: small batches, so that requests get their turn.
-BATCH_SPANS = 128
+# Encoding is Python under the interpreter's lock, 45 us a span; wiring.py shortens the lock's turns for the loop's sake.
+BATCH_SPANS = 512
 BATCH_EVERY_MS = 1000
 # A batch that a silent collector does not take holds the exporter's thread, and at the end the exit, for so long.
 EXPORT_TIMEOUT_S = 3
@@ -55,11 +55,16 @@ def provider(settings: Settings, version: str) -> TracerProvider:
         {"service.name": "atp", "service.version": version, "deployment.environment.name": settings.environment}
     )
     return TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.otel_traces_sampler_arg)),
+        sampler=sampler(settings.otel_traces_sampler_arg),
         resource=resource,
         span_limits=SpanLimits(max_attribute_length=1024),
         shutdown_on_exit=False,
     )
+
+
+def sampler(share: float) -> Sampler:
+    """The caller's decision where there is one, else this share of traces."""
+    return ParentBased(ALWAYS_ON if share == 1.0 else TraceIdRatioBased(share))
 
 
 class CountingExporter(SpanExporter):
