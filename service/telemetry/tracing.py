@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
@@ -57,7 +57,6 @@ def provider(settings: Settings, version: str) -> TracerProvider:
     return TracerProvider(
         sampler=sampler(settings.otel_traces_sampler_arg),
         resource=resource,
-        span_limits=SpanLimits(max_attribute_length=1024),
         shutdown_on_exit=False,
     )
 
