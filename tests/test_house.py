@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "background": [],
     "db": ["background", *GROUND],
     "state": GROUND,
-    **{room: ["db", "state", *GROUND] for room in CAPABILITIES},
+    **{room: ["db", "state", "background", *GROUND] for room in CAPABILITIES},
     "http": [*CAPABILITIES, *GROUND],
     "routes": ["http", *CAPABILITIES, *GROUND],
     "app": ["routes", "http"],

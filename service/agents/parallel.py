@@ -9,6 +9,7 @@ import structlog
 
 from service.agents.messages import Answer, Delta
 from service.agents.runner import Question, Runner
+from service.background import end
 from service.errors import AtpError
 
 # Pieces of answers that wait for a slow reader before the models are made to wait.
@@ -39,13 +40,12 @@ async def attempt(runner: Runner, question: Question) -> Outcome:
         return Outcome(question, error)
 
 
-async def stream_all(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
+def stream_all(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
     """The pieces of all answers as they come; each question's last Outcome is its Answer or AtpError."""
-    if len(questions) == 1:
-        async with aclosing(stream_one(runner, questions[0])) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
-        return
+    return stream_one(runner, questions[0]) if len(questions) == 1 else stream_merged(runner, questions)
+
+
+async def stream_merged(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
     queue: asyncio.Queue[Outcome] = asyncio.Queue(QUEUE_ITEMS)
     # Not a TaskGroup: it may not span a yield, where a closed generator could leave it in another task.
     tasks = [asyncio.create_task(pump(runner, question, queue)) for question in questions]
@@ -56,9 +56,7 @@ async def stream_all(runner: Runner, questions: list[Question]) -> AsyncGenerato
             unfinished -= not isinstance(outcome.item, Delta)
             yield outcome
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
 
 async def stream_one(runner: Runner, question: Question) -> AsyncGenerator[Outcome, None]:
