@@ -80,9 +80,9 @@ async def serve(
 def tune_interpreter() -> None:
     """Two habits of CPython that every request would feel.
 
-    The threads that export traces and write logs keep the interpreter's lock for a whole interval when the loop wants it
-    back. And a full garbage collection looks at every object there is, most of which live as long as the process: set
-    aside those that start-up made, it no longer stops the loop for 50 to 75 ms.
+    The threads that export traces and write logs keep the interpreter's lock for a whole interval when the loop wants
+    it back. And a full garbage collection looks at every object there is, most of which live as long as the process:
+    with those that start-up made set aside, it no longer stops the loop for 50 to 75 ms.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
