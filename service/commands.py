@@ -77,9 +77,10 @@ async def keys_list(arguments: Namespace, settings: Settings) -> int:
 async def keys_revoke(arguments: Namespace, settings: Settings) -> int:
     async with one_connection(dsn(settings)) as connection:
         key_hash = await issuing.revoke_key(connection, arguments.prefix)
-    reached = await announce(key_hash, settings)
-    print("revoked" + ("" if reached else "; Redis is away, so running nodes notice within a second of losing it, "
-                       "and within 30 s otherwise"))  # fmt: skip
+    if await announce(key_hash, settings):
+        print("revoked")
+    else:
+        print("revoked; there is no Redis to announce it through, so running nodes notice within 30 s")
     return 0
 
 

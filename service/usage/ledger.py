@@ -5,6 +5,7 @@ trip and an fsync each. A row's id is unique and inserting it again does nothing
 """
 
 import asyncio
+import time
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ class UsageRow:
     duration_s: float
 
 
+Waiting = tuple[UsageRow, "asyncio.Future[None]"]
+
+
 class Ledger:
     """Takes rows; `run()` commits them in groups and is owned by the composition root."""
 
@@ -61,7 +65,7 @@ class Ledger:
         self._db = db
         self._stored = metrics.usage_rows.labels("stored")
         self._failed = metrics.usage_rows.labels("failed")
-        self._waiting: deque[tuple[UsageRow, asyncio.Future[None]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
 
     async def record(self, row: UsageRow) -> None:
@@ -88,26 +92,34 @@ class Ledger:
                 await self._commit()
 
     async def close(self) -> None:
-        """Commit what still waits; call after `run()` was cancelled."""
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            while self._waiting:
-                await self._commit()
+        """Commit what still waits, for about CLOSE_TIMEOUT_S; call after `run()` was cancelled."""
+        ends_at = time.monotonic() + CLOSE_TIMEOUT_S
+        while self._waiting and time.monotonic() < ends_at:
+            await self._commit()
+        for row, _ in self._waiting:
+            self._lost(row)
 
     async def _commit(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH_ROWS, len(self._waiting)))]
         try:
             await self._insert([row for row, _ in batch])
-        except DatabaseUnavailable as error:
-            for row, stored in batch:
-                self._lost(row)
-                stored.set_exception(error)
         except asyncio.CancelledError:
             self._waiting.extendleft(reversed(batch))
+            raise
+        except DatabaseUnavailable as error:
+            self._fail(batch, error)
+        except Exception:  # whatever it was, nobody may wait for ever; the owner logs it and starts us again
+            self._fail(batch, DatabaseUnavailable("Usage cannot be recorded now."))
             raise
         else:
             self._stored.inc(len(batch))
             for _, stored in batch:
                 stored.set_result(None)
+
+    def _fail(self, batch: list[Waiting], error: DatabaseUnavailable) -> None:
+        for row, stored in batch:
+            self._lost(row)
+            stored.set_exception(error)
 
     async def _insert(self, rows: list[UsageRow]) -> None:
         await self._db.execute("insert_usage", INSERT_USAGE, [to_json(rows).decode()])
