@@ -14,6 +14,7 @@ from service.keys.store import SCOPES
 from service.server.listener import PortTaken
 from service.settings import load
 
+LONGEST_DAYS = 36_500
 EPILOG = """Settings are environment variables; docs/settings.md lists them all. `atp doctor` tries what they name."""
 
 
@@ -61,7 +62,7 @@ def add_keys(sub: Any) -> None:
     create.add_argument(
         "--scope", action="append", choices=SCOPES, help="may be given several times (default: chat and read)"
     )
-    create.add_argument("--days", type=positive, help="days until it expires (default: never)")
+    create.add_argument("--days", type=days, help="days until it expires (default: never)")
     create.set_defaults(run=commands.keys_create)
     listed = keys.add_parser("list", help="list keys by their public prefix")
     listed.add_argument("--user", help="only this user's")
@@ -75,6 +76,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def days(text: str) -> int:
+    number = positive(text)
+    if number > LONGEST_DAYS:
+        raise argparse.ArgumentTypeError(f"must be at most {LONGEST_DAYS}")
     return number
 
 

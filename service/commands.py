@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
+from service.agents import catalogue
 from service.db.migrate import migrate as migrate_database
 from service.db.pool import one_connection
 from service.errors import StateUnavailable
@@ -11,18 +12,31 @@ from service.keys import issuing, store
 from service.keys.revocations import RedisRevocations
 from service.settings import Settings
 from service.state.redis import RedisState
+from service.telemetry import logging
 from service.telemetry.metrics import Metrics
 
 
 async def serve(arguments: Namespace, settings: Settings) -> int:
     if arguments.processes > 1:
-        from service.server.supervisor import supervise
-
-        return await supervise(settings, arguments.processes)
+        return await supervised(settings, arguments.processes)
     from service.wiring import serve as serve_node
 
     await serve_node(settings, arguments.index or 0, reuse_port=arguments.index is not None)
     return 0
+
+
+async def supervised(settings: Settings, processes: int) -> int:
+    """Find a fault of configuration here, once; a child that fails at its start is started again for ever."""
+    from service.server.supervisor import supervise
+    from service.wiring import require_tables
+
+    catalogue.load(settings)
+    await require_tables(settings)
+    writer = logging.configure(settings, dropped=lambda: None)
+    try:
+        return await supervise(settings, processes)
+    finally:
+        writer.close()
 
 
 async def dev(arguments: Namespace, settings: Settings) -> int:

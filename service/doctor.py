@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
-import psycopg
 
 from service.agents import catalogue
 from service.agents.catalogue import Provider
-from service.db.migrate import migrations
-from service.errors import AtpError, StateUnavailable
+from service.db.migrate import outstanding
+from service.db.pool import one_connection
+from service.errors import AtpError, DatabaseUnavailable, SettingsError, StateUnavailable
 from service.settings import Settings
 from service.state.redis import RedisState
 from service.telemetry.metrics import Metrics
@@ -62,18 +62,13 @@ async def run(name: str, check: Awaitable[str]) -> bool:
 async def postgresql(settings: Settings) -> str:
     dsn = settings.database_url.get_secret_value()
     try:
-        async with await psycopg.AsyncConnection.connect(dsn, connect_timeout=3) as connection:
+        async with one_connection(dsn) as connection:
             version = connection.info.server_version
-            found = await (await connection.execute("SELECT to_regclass('schema_migrations')")).fetchone()
-            applied = 0
-            if found and found[0]:
-                row = await (await connection.execute("SELECT count(*) FROM schema_migrations")).fetchone()
-                applied = row[0] if row else 0
-    except psycopg.Error as error:
-        raise Fault(last_line(error), "check DATABASE_URL (postgresql://user:password@host:5432/atp)") from None
+        missing = await outstanding(dsn)
+    except DatabaseUnavailable as error:
+        raise Fault(str(error), "check DATABASE_URL (postgresql://user:password@host:5432/atp)") from None
     if version < OLDEST_POSTGRESQL:
         raise Fault(f"server version {version // 10000} is too old", "use PostgreSQL 14 or newer")
-    missing = len(migrations()) - applied
     if missing:
         raise Fault(f"{missing} migration(s) not applied", "run `atp migrate`")
     return f"version {version // 10000}.{version % 10000}, tables up to date"
@@ -89,6 +84,8 @@ async def redis(settings: Settings) -> str:
             await state.ping()
         finally:
             await state.close()
+    except SettingsError as error:
+        raise Fault(str(error).removeprefix("REDIS_URL: "), "mend REDIS_URL; docs/settings.md has its forms") from None
     except StateUnavailable as error:
         raise Fault(f"{error.__cause__ or error}", "check REDIS_URL; ATP runs without Redis, degraded") from None
     return f"answers within {settings.redis_request_timeout} s"

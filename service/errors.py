@@ -79,8 +79,16 @@ class DatabaseUnavailable(Unavailable):
     """PostgreSQL refused, timed out, or has no connection free."""
 
 
+class DatabaseRejected(AtpError):
+    """PostgreSQL works and refused the data: too large, malformed, against a constraint."""
+
+
 class StateUnavailable(Unavailable):
     """Redis refused, timed out, or is known to be away. `state.failover` answers it with memory."""
+
+
+class StateRejected(StateUnavailable):
+    """Redis works and refused the command (no permission, out of memory, a foreign type); memory answers instead."""
 
 
 class UpstreamError(AtpError):

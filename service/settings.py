@@ -5,51 +5,27 @@ file that `<NAME>_FILE` points to, the way Docker and Kubernetes hand secrets ou
 as a table; a test holds the two together.
 """
 
-import json
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.errors import SettingsError
-
-RATE = re.compile(r"^[1-9]\d*/(second|minute|hour|day)$")
-
-
-def rate(value: Any) -> str:
-    """A rate as the `limits` library writes it: `30/minute`."""
-    if not isinstance(value, str) or not RATE.match(value):
-        raise ValueError("must look like 30/minute (a count, then second, minute, hour or day)")
-    return value
-
-
-def comma_separated(value: Any) -> Any:
-    """`a, b` or `["a", "b"]` to a list; an empty string is an empty list."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def from_json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value or "{}")
-    except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from None
-
-
-Rate = Annotated[str, BeforeValidator(rate)]
-Names = Annotated[list[str], BeforeValidator(comma_separated)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from service.setting_types import (
+    Count,
+    Names,
+    OneLine,
+    Port,
+    PostgresqlUrl,
+    Rate,
+    Seconds,
+    Url,
+    blank_is_none,
+    from_json,
+)
 
 
 class ModelPrice(BaseModel):
@@ -64,18 +40,27 @@ class ProviderSettings(BaseModel):
     """One OpenAI-compatible server and the models asked of it."""
 
     model_config = ConfigDict(extra="forbid")
-    base_url: Annotated[str, Field(pattern=r"^https?://")]
-    api_key: SecretStr = SecretStr("")
+    base_url: Annotated[Url, Field(min_length=1)]
+    api_key: OneLine = SecretStr("")
     api_key_file: Path | None = None
     models: Annotated[dict[str, ModelPrice], Field(min_length=1)]
     # Fields such as {"repeat_penalty": 1.1}, sent with every request to this provider.
     extra_body: dict[str, Any] = {}
 
     def key(self) -> str:
-        return self.api_key_file.read_text().strip() if self.api_key_file else self.api_key.get_secret_value()
+        """The key, from its file if it has one; raises SettingsError when that cannot be read."""
+        return read_secret("PROVIDERS", self.api_key_file) if self.api_key_file else self.api_key.get_secret_value()
 
 
 SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn"})
+
+
+def read_secret(variable: str, path: Path) -> str:
+    """A secret's file without its trailing newline; raises SettingsError."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: cannot read {path}: {getattr(error, 'strerror', 'not text')}") from None
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -84,10 +69,7 @@ class SecretFiles(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         variable = f"{field_name.upper()}_FILE"
         path = os.environ.get(variable) if field_name in SECRETS else None
-        try:
-            return (Path(path).read_text().strip() if path else None), field_name, False
-        except OSError as error:
-            raise SettingsError(f"{variable}: cannot read {path}: {error.strerror}") from None
+        return (read_secret(variable, Path(path)) if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
@@ -98,6 +80,12 @@ class Settings(BaseSettings):
     """All settings; build with `load()`, which turns every fault into one clear line."""
 
     model_config = SettingsConfigDict(extra="ignore", enable_decoding=False, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def two_ports(self) -> "Settings":
+        if self.port == self.private_port:
+            raise ValueError(f"PORT and PRIVATE_PORT are both {self.port}; give them different numbers")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -118,7 +106,7 @@ class Settings(BaseSettings):
     trusted_proxies: Names = Field([], description="Networks whose X-Forwarded-For is believed, e.g. 10.0.0.0/8")
     state_dir: Path = Field(Path(".atp"), description="Folder of `atp dev`: embedded data, keys, logs")
 
-    database_url: SecretStr = Field(
+    database_url: PostgresqlUrl = Field(
         SecretStr("postgresql://user:password@localhost:5432/atp"), description="PostgreSQL, as a libpq URL"
     )
     db_pool_size: Count = Field(20, description="PostgreSQL connections each process keeps open")
@@ -148,15 +136,17 @@ class Settings(BaseSettings):
     query_cache_ttl: Count = Field(1800, description="Seconds a multi-agent answer stays cached")
     user_session_ttl: Count = Field(86_400, description="Seconds a conversation is kept after its last message")
 
-    openai_base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of the models")
-    openai_api_key: SecretStr = Field(SecretStr(""), description="Its key")
+    openai_base_url: Url = Field("https://api.openai.com/v1", description="OpenAI-compatible server of the models")
+    openai_api_key: OneLine = Field(SecretStr(""), description="Its key")
     openai_models: Names = Field(["gpt-4o-mini"], description="Models asked of it; the first is the default model")
     providers: Annotated[dict[str, ProviderSettings], BeforeValidator(from_json)] = Field(
         default_factory=dict,
         description="Several servers at once, as JSON: {name: {base_url, api_key|api_key_file, models: {model: "
         "{input_usd_per_mtok, output_usd_per_mtok}}, extra_body}}; replaces OPENAI_*",
     )
-    agents_file: Path | None = Field(None, description="TOML file of agents; default: the five that ship with ATP")
+    agents_file: Annotated[Path | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="TOML file of agents; default: the five that ship with ATP"
+    )
     llm_connect_timeout: Seconds = Field(3.0, description="Seconds to reach a model server")
     llm_first_token_timeout: Seconds = Field(30.0, description="Seconds to the first piece of an answer")
     llm_gap_timeout: Seconds = Field(15.0, description="Longest silence inside a streamed answer, in seconds")
@@ -169,7 +159,7 @@ class Settings(BaseSettings):
     access_log_sample: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="Share of successful requests in the access log; errors are always logged"
     )
-    otel_exporter_otlp_endpoint: str = Field("", description="OTLP/HTTP collector for traces; empty: no tracing")
+    otel_exporter_otlp_endpoint: Url = Field("", description="OTLP/HTTP collector for traces; empty: no tracing")
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="Share of traces kept when the caller sent no traceparent"
     )
@@ -190,8 +180,8 @@ def load(**overrides: Any) -> Settings:
 
 
 def variable(location: tuple[int | str, ...]) -> str:
-    """`("providers", "local", "base_url")` to `PROVIDERS.local.base_url`."""
-    first, *rest = map(str, location)
+    """`("providers", "local", "base_url")` to `PROVIDERS.local.base_url`; a fault between settings has no location."""
+    first, *rest = map(str, location or ("settings",))
     return ".".join([first.upper(), *rest])
 
 

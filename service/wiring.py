@@ -16,7 +16,9 @@ from service.agents.openai_client import OpenAIClient
 from service.agents.runner import Runner
 from service.app import operations, private_app, public_app
 from service.background import Background
+from service.db.migrate import outstanding
 from service.db.pool import Database
+from service.errors import DatabaseUnavailable, SettingsError
 from service.http.auth import Authenticator
 from service.http.context import Observers
 from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
@@ -38,7 +40,6 @@ from service.usage.ledger import Ledger
 
 VERSION = version("atp")
 SWITCH_INTERVAL_S = 0.0005  # Python's default is 0.005
-REVISION = os.environ.get("ATP_REVISION", "unknown")  # set by the image's build
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ async def serve(
     """Run one node until SIGTERM or SIGINT. `index` tells the processes of one machine apart; `started` is called once
     it answers."""
     stop = stop_on_signals()
+    await require_tables(settings)
     async with open_node(settings) as node:
         tune_interpreter()
         hooks = ServerHooks(
@@ -75,6 +77,20 @@ async def serve(
             await server.run(stop)
         finally:
             announcing.cancel()
+
+
+async def require_tables(settings: Settings) -> None:
+    """Refuse a database that was not migrated: every request would fail. One that is away may come later.
+
+    Raises:
+        SettingsError: says how many migrations are missing, and the command.
+    """
+    try:
+        missing = await outstanding(settings.database_url.get_secret_value())
+    except DatabaseUnavailable:
+        return
+    if missing:
+        raise SettingsError(f"the database lacks {missing} migration(s): run `atp migrate`")
 
 
 def tune_interpreter() -> None:
@@ -101,7 +117,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     Raises:
         SettingsError: a fault in the agents or providers. A dependency that is away is no fault: ATP starts without it.
     """
-    metrics = Metrics(VERSION, REVISION)
+    metrics = Metrics(VERSION, os.environ.get("ATP_REVISION", "unknown"))  # set by the image's build
     agents = catalogue.load(settings)
     async with AsyncExitStack() as stack:
         observers = open_telemetry(stack, settings, metrics)

@@ -21,7 +21,8 @@ CAPABILITIES = ["agents", "keys", "presence", "usage"]
 GROUND = ["errors", "settings", "telemetry"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
-    "settings": ["errors"],
+    "setting_types": [],
+    "settings": ["errors", "setting_types"],
     "telemetry": ["errors", "settings"],
     "background": [],
     "db": ["background", *GROUND],
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "wiring": ["app", "server", "background", "routes", "http", *CAPABILITIES, "state", "db", *GROUND],
     "embedded": ["wiring", "server", "keys", "db", "errors", "settings"],
     "doctor": ["agents", "db", "state", *GROUND],
-    "commands": ["embedded", "wiring", "server", "doctor", "keys", "db", "state", *GROUND],
+    "commands": ["agents", "embedded", "wiring", "server", "doctor", "keys", "db", "state", *GROUND],
     "__main__": ["commands", "server", "keys", "errors", "settings"],
 }
 

@@ -53,6 +53,41 @@ def test_every_fault_is_one_line_that_names_its_variable_and_never_its_value(mon
     assert "hunter2" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OPENAI_BASE_URL", "foo", "must begin with http"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "foo", "must begin with http"),
+        ("OPENAI_API_KEY", "two\nlines", "must be one line"),
+        ("DATABASE_URL", "postgres:/u:S3CRET@h/db", "must look like postgresql://"),
+        ("PRIVATE_PORT", "8000", "PORT and PRIVATE_PORT are both 8000"),
+    ],
+)
+def test_a_value_that_could_not_work_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert said in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    assert "S3CRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["redis://h:abc/0", "redis+sentinel://h:1/svc/xx", "redis://:S3CRET@h:port/0"])
+def test_a_redis_url_that_could_not_work_is_refused(url: str) -> None:
+    from service.state.redis import connect
+
+    with pytest.raises(SettingsError) as raised:
+        connect(load(redis_url=url))
+    assert "S3CRET" not in str(raised.value)
+
+
+def test_an_empty_agents_file_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTS_FILE", "")
+    assert load().agents_file is None
+
+
 def test_a_secret_is_read_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "dsn").write_text("postgresql://from/file\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "dsn"))

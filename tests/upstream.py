@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WORDS = ["Paris", " is", " the", " capital."]
+USAGES: dict[str, Any] = {
+    "no-usage": {},
+    "absurd-usage": {"usage": {"prompt_tokens": 3_000_000_000, "completion_tokens": 4}},
+    "negative-usage": {"usage": {"prompt_tokens": 7, "completion_tokens": -5}},
+}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 4}
 
 
@@ -40,6 +45,10 @@ SCRIPTS = (
     "breaks-off",
     "error-event",
     "endless-line",
+    "absurd-usage",
+    "negative-usage",
+    "redirects",
+    "elsewhere",
     "huge",
 )
 
@@ -110,6 +119,8 @@ async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scrip
             await pause(reader, 60)
         case "refuses":
             await reply(writer, b'{"error": {"message": "the key sk-secret is wrong"}}', "401 Unauthorized")
+        case "redirects":
+            await reply(writer, b"", "307 Temporary Redirect\r\nlocation: /v1/elsewhere")
         case "overloaded":
             await reply(writer, b"{}", "503 Service Unavailable")
         case "garbage":
@@ -152,8 +163,7 @@ async def play_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
                 await pause(reader, 0.2)
     last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     await send(writer, json.dumps(last).encode())
-    if script != "no-usage":
-        await send(writer, json.dumps({"choices": [], "usage": USAGE}).encode())
+    await send(writer, json.dumps({"choices": []} | USAGES.get(script, {"usage": USAGE})).encode())
     await send(writer, b"[DONE]")
     raise ConnectionError  # we said connection: close
 
@@ -165,7 +175,7 @@ async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 def whole(script: str) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": "".join(WORDS)}, "finish_reason": "stop"}
-    return json.dumps({"choices": [choice]} | ({} if script == "no-usage" else {"usage": USAGE})).encode()
+    return json.dumps({"choices": [choice]} | USAGES.get(script, {"usage": USAGE})).encode()
 
 
 async def reply(writer: asyncio.StreamWriter, body: bytes, status: str = "200 OK") -> None:

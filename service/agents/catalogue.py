@@ -108,7 +108,7 @@ def load_agents(path: Path) -> dict[str, Agent]:
         agents = TypeAdapter(dict[AgentId, Agent]).validate_python(raw.get("agents") or {})
     except OSError as error:
         raise SettingsError(f"AGENTS_FILE: cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"AGENTS_FILE: {path} is not TOML: {error}") from None
     except ValidationError as error:
         faults = (f"agents.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

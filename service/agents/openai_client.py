@@ -18,13 +18,20 @@ from service.agents.sse import data_lines
 from service.errors import UpstreamError, UpstreamTimeout
 from service.settings import Settings
 
+# More than any model takes or gives; a server that claims more, or less than nothing, is not believed.
+MOST_TOKENS = 100_000_000
+# Below the 5 s after which common servers (uvicorn) close an idle connection, so that no call meets a closing one:
+# asking a second time could pay twice.
+KEEP_ALIVE_S = 4.0
+
 
 class UpstreamUsage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def tokens(self) -> Tokens:
-        return Tokens(self.prompt_tokens, self.completion_tokens)
+    def tokens(self) -> Tokens | None:
+        credible = 0 <= self.prompt_tokens <= MOST_TOKENS and 0 <= self.completion_tokens <= MOST_TOKENS
+        return Tokens(self.prompt_tokens, self.completion_tokens) if credible else None
 
 
 class UpstreamText(BaseModel):
@@ -57,7 +64,7 @@ class OpenAIClient:
 
     async def __aenter__(self) -> "OpenAIClient":
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_S),
             # The deadlines are ours (asyncio.timeout); connecting is the one part only the library can see.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -75,8 +82,8 @@ class OpenAIClient:
         if not (body.choices and body.choices[0].message):
             raise UpstreamError("The model server sent no answer.")
         text = body.choices[0].message.content or ""
-        tokens = body.usage.tokens() if body.usage else estimate(prompt, len(text))
-        return Answer(text, tokens, body.choices[0].finish_reason or "stop")
+        tokens = body.usage.tokens() if body.usage else None
+        return Answer(text, tokens or estimate(prompt, len(text)), body.choices[0].finish_reason or "stop")
 
     async def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Answer, None]:
         pieces: list[str] = []
@@ -124,12 +131,8 @@ class OpenAIClient:
             headers["authorization"] = f"Bearer {provider.api_key}"
         url = f"{provider.base_url}/chat/completions"
         body = request_body(prompt, stream)
-        try:
-            response = await self._session.post(url, data=body, headers=headers)
-        except aiohttp.ServerDisconnectedError:
-            # A kept connection that the server was about to close: nothing was answered, so ask once more.
-            response = await self._session.post(url, data=body, headers=headers)
-        async with response:
+        # A redirect would carry prompt and key to an address that nobody configured.
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
                 raise refusal(response.status)
             yield response

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from service.db.pool import one_connection
 from service.errors import AtpError, DatabaseUnavailable
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -64,6 +65,16 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
             return [await apply(connection, migration) for migration in await pending(connection, folder)]
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"cannot migrate: {str(error).splitlines()[0]}") from error
+
+
+async def outstanding(dsn: str) -> int:
+    """How many migrations the database lacks; changes nothing. Raises DatabaseUnavailable."""
+    async with one_connection(dsn) as connection:
+        ledger = await (await connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")).fetchone()
+        if not (ledger and ledger[0]):
+            return len(migrations())
+        applied = {row[0] for row in await (await connection.execute(SELECT_APPLIED)).fetchall()}
+    return sum(migration.version not in applied for migration in migrations())
 
 
 async def pending(connection: AsyncConnection[TupleRow], folder: Path) -> list[Migration]:

@@ -24,7 +24,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from service.background import end
-from service.errors import Conflict, DatabaseUnavailable
+from service.errors import Conflict, DatabaseRejected, DatabaseUnavailable, SettingsError
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -38,7 +38,16 @@ WATCH_EVERY_S = 1.0
 WATCH_TIMEOUT_S = 1.0
 RECONNECT_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3
-AWAY = "The database is temporarily unavailable."
+AWAY_TEXT = "The database is temporarily unavailable."
+# InternalError: a server that became a read-only replica, for one.
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    PoolTimeout,
+    TooManyRequests,
+    TimeoutError,
+)
 
 
 @contextlib.contextmanager
@@ -48,8 +57,10 @@ def database_errors() -> Iterator[None]:
         yield
     except psycopg.errors.UniqueViolation as error:
         raise Conflict("Something with that name exists already.") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TooManyRequests, TimeoutError) as error:
-        raise DatabaseUnavailable(AWAY) from error
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise DatabaseRejected("The database refused the data.") from error
+    except AWAY as error:
+        raise DatabaseUnavailable(AWAY_TEXT) from error
 
 
 @contextlib.contextmanager
@@ -72,10 +83,24 @@ def sever(connection: AsyncConnection[Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def one_connection(dsn: str) -> AsyncIterator[AsyncConnection[Any]]:
-    """A single connection in a transaction, for commands that do not serve; raises as `Database.connection`."""
-    with database_errors():
-        async with await AsyncConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-            yield connection
+    """A single connection in a transaction, for commands that do not serve.
+
+    Raises:
+        As `Database.connection`, with the server's reason; SettingsError when the tables are not there.
+    """
+    try:
+        with database_errors():
+            async with await AsyncConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+                yield connection
+    except psycopg.errors.UndefinedTable:
+        raise SettingsError("the database has no tables yet: run `atp migrate`") from None
+    except DatabaseUnavailable as error:
+        raise DatabaseUnavailable(f"cannot use the database: {last_line(error.__cause__)}") from None
+
+
+def last_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 class Database:
@@ -139,7 +164,7 @@ class Database:
             DatabaseUnavailable: no connection in time, the server is away, or the work took longer than DB_TIMEOUT.
         """
         if not self._up:
-            raise DatabaseUnavailable(AWAY)
+            raise DatabaseUnavailable(AWAY_TEXT)
         started = time.perf_counter()
         pool = self._pool  # the watch may replace it meanwhile
         try:

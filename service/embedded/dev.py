@@ -4,7 +4,9 @@ What is not configured is embedded: set DATABASE_URL, REDIS_URL or OPENAI_BASE_U
 yours instead of ours.
 """
 
+import ctypes
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from service.settings import Settings
 from service.wiring import serve
 
 ADMIN = "admin"
+PR_SET_PDEATHSIG = 1
 # What each embedded part stands in for, by the settings that replace it.
 REPLACED_BY = {"postgres": {"database_url"}, "valkey": {"redis_url"}, "llm": {"openai_base_url", "providers"}}
 
@@ -37,6 +40,7 @@ class Ready:
 async def run(settings: Settings) -> int:
     """Start the embedded parts, migrate, mint the first admin key once, serve until Ctrl-C."""
     check_ports(settings)
+    end_with_make()
     wanted = frozenset(part for part, names in REPLACED_BY.items() if not names & settings.model_fields_set)
     try:
         async with EmbeddedParts(settings.state_dir, say=say, wanted=wanted) as parts:
@@ -51,6 +55,12 @@ async def run(settings: Settings) -> int:
     return 0
 
 
+def end_with_make() -> None:
+    """A kill -9 of make, whose child we then are, must not leave us behind holding the port (prctl(2))."""
+    if "MAKELEVEL" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def check_ports(settings: Settings) -> None:
     """Say that a port is taken now, not after everything else has started; raises PortTaken."""
     bind_socket(settings.host, settings.port, False, "PORT").close()
@@ -62,7 +72,9 @@ def configured(settings: Settings, parts: EmbeddedParts) -> Settings:
     found: dict[str, object] = {}
     if parts.postgres:
         # One developer needs few connections, and each costs PostgreSQL a process.
-        found |= {"database_url": SecretStr(parts.postgres.dsn), "db_pool_size": 4, "db_max_overflow": 16}
+        few = {"db_pool_size": 4, "db_max_overflow": 16}
+        found |= {name: number for name, number in few.items() if name not in settings.model_fields_set}
+        found |= {"database_url": SecretStr(parts.postgres.dsn)}
     if parts.valkey:
         found |= {"redis_url": SecretStr(parts.valkey.url)}
     if parts.llm:

@@ -29,7 +29,7 @@ def presented_key(scope: Scope) -> str:
     """The key as sent; raises Unauthorized when there is none."""
     bearer = b""
     for name, value in scope["headers"]:
-        if name == b"x-api-key":
+        if name == b"x-api-key" and value.strip():
             return str(value.decode("latin-1")).strip()
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             bearer = value[7:]

@@ -1,5 +1,6 @@
 """Making users and keys, and taking keys back: what the command line and the API share."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,11 @@ DEFAULT_SCOPES = ("chat", "read")
 
 
 async def create_user(connection: Connection, username: str, email: str, role: str = "user") -> User:
-    """Raises Conflict (by the connection) when the username or email is taken."""
+    """Raises Conflict (by the connection) when the username or email is taken, Invalid when it is none."""
+    if not re.fullmatch(r"[\w.@+-]{1,64}", username):
+        raise Invalid("A username is 1 to 64 letters, digits and ._@+- only.")
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
+        raise Invalid("An email looks like name@example.org.")
     user = User(f"usr_{token.random_base62(12)}", email, username, role, active=True)
     await store.insert_user(connection, user)
     return user

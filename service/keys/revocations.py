@@ -3,12 +3,17 @@
 from collections import deque
 from typing import Protocol
 
+import structlog
+
 from service.state.redis import RedisState
+
+log = structlog.get_logger()
 
 STREAM = "atp:keys:revoked"
 # An entry matters for the second until every node has read it; the rest is kept for looking at.
 STREAM_LENGTH = 10_000
 READ_COUNT = 1000
+HASH_BYTES = 32
 
 
 class Revocations(Protocol):
@@ -39,8 +44,20 @@ class RedisRevocations:
         entries = await self._redis.run(
             "revocations_since", lambda r: r.xrange(STREAM, min=f"({cursor}", count=READ_COUNT)
         )
-        hashes = [bytes.fromhex(fields[b"hash"].decode()) for _, fields in entries]
+        hashes = [key_hash for entry, fields in entries if (key_hash := parsed(entry, fields))]
         return (entries[-1][0].decode() if entries else cursor), hashes
+
+
+def parsed(entry: bytes, fields: dict[bytes, bytes]) -> bytes | None:
+    """The key hash of an entry; None, and a line in the log, for one that is not ours: it must not stop the rest."""
+    try:
+        key_hash = bytes.fromhex(fields[b"hash"].decode())
+    except (KeyError, ValueError):
+        key_hash = b""
+    if len(key_hash) == HASH_BYTES:
+        return key_hash
+    log.warning("revocations.malformed", entry=entry.decode())
+    return None
 
 
 class MemoryRevocations:

@@ -1,5 +1,6 @@
 """`POST /api/v1/chat`: one agent, or several in parallel; JSON or server-sent events."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -22,14 +23,15 @@ from service.usage.ledger import Ledger, UsageRow
 from service.usage.meter import Meter
 
 MAX_AGENTS = 8
+AgentName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class ChatRequest(BaseModel):
     """A task for one agent, or for several side by side."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    agent: Annotated[str | None, Field(min_length=1, max_length=63)] = None
-    agents: Annotated[list[str] | None, Field(min_length=1, max_length=MAX_AGENTS)] = None
+    agent: AgentName | None = None
+    agents: Annotated[list[AgentName] | None, Field(min_length=1, max_length=MAX_AGENTS)] = None
     task: Annotated[str, Field(min_length=1, max_length=400_000)]
     model: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     parameters: Parameters = Parameters()
@@ -55,6 +57,7 @@ class ChatRoutes:
 
     async def create(self, call: Call[ChatRequest]) -> Response:
         """Ask one agent, or several in parallel."""
+        self._ledger.require_open()
         body = call.body
         questions = [self._runner.question(name, body.task, body.model, body.parameters) for name in body.agent_ids()]
         chat = Chat(call, questions)
@@ -64,7 +67,7 @@ class ChatRoutes:
         try:
             async with until_gone(chat.call.request.receive):
                 outcomes = await complete_all(self._runner, chat.questions)
-        except ClientGone:
+        except (ClientGone, asyncio.CancelledError):  # the latter: cut at the end of a drain
             self._ledger.enqueue(chat.row_when_left())
             raise
         for outcome in outcomes:
@@ -79,9 +82,9 @@ class ChatRoutes:
         try:
             async with until_gone(chat.call.request.receive):
                 first = await anext(outcomes)
-        except ClientGone:
-            await outcomes.aclose()
+        except (ClientGone, asyncio.CancelledError):
             self._ledger.enqueue(chat.row_when_left())
+            await outcomes.aclose()
             raise
         chat.take(first)
         if len(chat.questions) == 1 and isinstance(first.item, AtpError):
@@ -129,11 +132,13 @@ class Chat:
         if isinstance(item, Delta):
             self._unfinished[agent_id] += len(item.text)
             return
-        self._unfinished.pop(agent_id)
+        streamed = self._unfinished.pop(agent_id)
         if isinstance(item, Answer):
             self._add(item.tokens)
-        else:
-            self._errors.append(item)
+            return
+        self._errors.append(item)
+        if streamed:  # it was read and written, so it was paid
+            self._add(estimate(outcome.question.prompt, streamed))
 
     def _add(self, tokens: Tokens) -> None:
         self._estimated |= tokens.estimated

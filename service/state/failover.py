@@ -7,7 +7,7 @@ that Redis does not answer in time is answered from memory, and once the breaker
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from service.errors import StateUnavailable
+from service.errors import StateRejected, StateUnavailable
 from service.state.breaker import Breaker
 
 Port = TypeVar("Port")
@@ -36,6 +36,8 @@ class Failover(Generic[Port]):
             return await operation(self.memory)
         try:
             result = await operation(self._redis)
+        except StateRejected:
+            return await operation(self.memory)  # it answers: no outage, and the client has logged it
         except StateUnavailable as error:
             self._breaker.failed(str(error))
             return await operation(self.memory)

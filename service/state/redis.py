@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
@@ -24,16 +25,18 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterError, ConnectionError, ReadOnlyError, RedisError, TimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from service.errors import SettingsError, StateUnavailable
+from service.errors import SettingsError, StateRejected, StateUnavailable
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
 
 CLOSE_TIMEOUT_S = 1.0
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
-# What an outage, a failover or a loading server looks like. Anything else is a fault of ours and is not hidden.
+# What an outage, a failover or a loading server looks like.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
 
 
@@ -60,6 +63,7 @@ class RedisState:
 
         Raises:
             StateUnavailable: Redis is away, silent or failing over.
+            StateRejected: it answered, with an error.
         """
         started = time.perf_counter()
         try:
@@ -67,6 +71,9 @@ class RedisState:
                 return await call(self._client)
         except AWAY as error:
             raise StateUnavailable(f"{operation}: {type(error).__name__}") from error
+        except RedisError as error:
+            log.error("redis.rejected", operation=operation, error=str(error)[:200])
+            raise StateRejected(f"{operation}: {type(error).__name__}") from error
         finally:
             self._durations.labels("redis", operation).observe(time.perf_counter() - started)
 
@@ -88,7 +95,13 @@ def connect(settings: Settings) -> list[Client]:
     Raises:
         SettingsError: the URL has a scheme or shape we do not know.
     """
-    url = settings.redis_url.get_secret_value()
+    try:
+        return clients(settings, settings.redis_url.get_secret_value())
+    except ValueError:  # its text may hold the password
+        raise SettingsError("REDIS_URL: port and database must be numbers") from None
+
+
+def clients(settings: Settings, url: str) -> list[Client]:
     options = connection_options(settings)
     match urlsplit(url).scheme:
         case "redis" | "rediss":

@@ -76,7 +76,9 @@ class StdlibBridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
-        log.log(record.levelno, "library.log", logger=record.name, message=record.getMessage(), exc_info=exception)
+        # psycopg quotes connection strings, passwords and all: of its messages only the template is safe.
+        message = record.msg if record.name.startswith("psycopg") else record.getMessage()
+        log.log(record.levelno, "library.log", logger=record.name, message=str(message), exc_info=exception)
 
 
 def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
@@ -96,6 +98,8 @@ def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[StdlibBridge()], level=logging.WARNING, force=True)
+    # An outage is one line of ours (database.unavailable); the pool's workers would add fifteen a second.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     return writer
 
 

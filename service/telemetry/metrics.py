@@ -24,6 +24,8 @@ CONNECTIONS_CUT = (
     "app_failed",
     "connection_failed",
     "drain_cut",
+    "request_refused",
+    "deadline",
 )
 DEPENDENCIES = ("postgresql", "redis")
 TELEMETRY_SIGNALS = ("logs", "traces", "errors")

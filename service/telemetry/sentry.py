@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from service.errors import SettingsError
 from service.settings import Settings
 
 # A crash loop must not spend the project's quota nor hide the first error.
@@ -18,7 +19,10 @@ class ErrorReporter:
         self._allowance = Allowance(EVENTS_PER_MINUTE)
         self._dropped = dropped
         if self._enabled:
-            self._start(settings, release)
+            try:
+                self._start(settings, release)
+            except ValueError:  # sentry_sdk's BadDsn; its text quotes the DSN
+                raise SettingsError("SENTRY_DSN: copy it from the project's settings in Sentry") from None
 
     def _start(self, settings: Settings, release: str) -> None:
         import sentry_sdk

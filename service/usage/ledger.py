@@ -15,7 +15,7 @@ import structlog
 from pydantic_core import to_json
 
 from service.db.pool import Database
-from service.errors import DatabaseUnavailable
+from service.errors import AtpError, DatabaseRejected, DatabaseUnavailable
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -68,6 +68,11 @@ class Ledger:
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
 
+    def require_open(self) -> None:
+        """Raises DatabaseUnavailable while rows cannot be stored: ask before paying a model for nothing."""
+        if not self._db.up:
+            raise DatabaseUnavailable("Usage cannot be recorded now.")
+
     async def record(self, row: UsageRow) -> None:
         """Return once the row is committed; raises DatabaseUnavailable when it is not."""
         await asyncio.shield(self.enqueue(row))
@@ -99,8 +104,8 @@ class Ledger:
         for row, _ in self._waiting:
             self._lost(row)
 
-    async def _commit(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(BATCH_ROWS, len(self._waiting)))]
+    async def _commit(self, most: int = BATCH_ROWS) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         try:
             await self._insert([row for row, _ in batch])
         except asyncio.CancelledError:
@@ -108,6 +113,8 @@ class Ledger:
             raise
         except DatabaseUnavailable as error:
             self._fail(batch, error)
+        except DatabaseRejected as error:
+            await self._find_the_bad_one(batch, error)
         except Exception:  # whatever it was, nobody may wait for ever; the owner logs it and starts us again
             self._fail(batch, DatabaseUnavailable("Usage cannot be recorded now."))
             raise
@@ -116,7 +123,17 @@ class Ledger:
             for _, stored in batch:
                 stored.set_result(None)
 
-    def _fail(self, batch: list[Waiting], error: DatabaseUnavailable) -> None:
+    async def _find_the_bad_one(self, batch: list[Waiting], error: DatabaseRejected) -> None:
+        """One row that the database refuses must not cost the others theirs: halve until it stands alone."""
+        if len(batch) == 1:
+            self._fail(batch, error)
+            return
+        self._waiting.extendleft(reversed(batch))
+        middle = len(batch) // 2
+        await self._commit(middle)
+        await self._commit(len(batch) - middle)
+
+    def _fail(self, batch: list[Waiting], error: AtpError) -> None:
         for row, stored in batch:
             self._lost(row)
             stored.set_exception(error)

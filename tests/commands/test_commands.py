@@ -1,6 +1,7 @@
 """`atp migrate | users | keys | doctor`, as a person runs them."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,34 @@ def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
     assert [line.split(":")[1] for line in done.stderr.splitlines()] == [" PORT", " RATE_LIMIT_CHAT"]
 
 
+def test_serve_refuses_a_database_that_was_not_migrated(empty_database_url: str, redis_url: str) -> None:
+    for processes in ("1", "2"):
+        done = atp("serve", "--processes", processes, database_url=empty_database_url, redis_url=redis_url)
+        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 1 migration(s): run `atp migrate`\n")
+    listed = atp("users", "list", database_url=empty_database_url)
+    assert listed.stderr == "atp: the database has no tables yet: run `atp migrate`\n"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_serve_refuses_a_faulty_agents_file_once(
+    database_url: str, redis_url: str, tmp_path: Path, processes: str
+) -> None:
+    (tmp_path / "agents.toml").write_bytes(b"\xff\xfe not toml")
+    settings = {"database_url": database_url, "redis_url": redis_url, "agents_file": tmp_path / "agents.toml"}
+    done = atp("serve", "--processes", processes, **settings)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "AGENTS_FILE" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("sentry_dsn", "garbage"), ("redis_url", "redis://h:abc/0")])
+def test_serve_refuses_what_it_cannot_use_in_one_line(database_url: str, redis_url: str, name: str, value: str) -> None:
+    done = atp("serve", **{"database_url": database_url, "redis_url": redis_url, name: value})
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert name.upper() in done.stderr
+
+
 def test_doctor_finds_everything_well(database_url: str, redis_url: str, llm_server: Llm) -> None:
     done = atp(
         "doctor",
@@ -80,7 +109,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
     assert "FAULT  Sentry: the DSN has no key or host" in done.stderr
 
 
-@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "nonsense"])
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "postgresql://nowhere.invalid/x"])
 def test_doctor_survives_a_database_url_that_leads_nowhere(redis_url: str, llm_server: Llm, url: str) -> None:
     done = atp("doctor", database_url=url, redis_url=redis_url, openai_base_url=llm_server.base_url)
     assert done.returncode == 1

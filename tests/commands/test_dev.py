@@ -112,6 +112,21 @@ def test_kill_9_leaves_no_orphan_that_blocks_the_next_start(tmp_path: Path) -> N
         assert "Paris" in second.curl()
 
 
+def test_kill_9_of_make_ends_what_it_started(tmp_path: Path) -> None:
+    port, private_port = free_ports()
+    script = f"{sys.executable} -m service dev; true"  # the shell stays the parent, as make does
+    variables = environment(state_dir=tmp_path / "state", port=port, private_port=private_port, makelevel=1)
+    make = subprocess.Popen(["/bin/sh", "-c", script], env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert make.stdout
+    until_banner(make.stdout)
+    children = psutil.Process(make.pid).children(recursive=True)
+    make.kill()
+    make.wait(10)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    make.stdout.close()
+    assert not alive
+
+
 def test_a_taken_port_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

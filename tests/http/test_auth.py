@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+import redis
 
+from service.commands import announce
 from service.db.pool import one_connection
 from service.keys import issuing
 from tests.nodes import RunningNode, node_settings, running
@@ -94,14 +96,43 @@ async def test_a_revocation_reaches_another_node_within_a_second(
         assert await status(node, key) == 200
         await eventually(lambda: primed(node))
         key_hash = await revoke(node, key)
-        from service.commands import announce
-
         assert await announce(key_hash, settings)
 
         async def refused() -> bool:
             return await status(node, key) == 401
 
         assert await eventually(refused) < 1.0
+
+
+async def test_a_foreign_entry_in_the_log_does_not_stop_revocations(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    settings = node_settings(database_url, redis_url, model_server)
+    async with running(settings) as node:
+        key = await node.new_key("read")
+        assert await status(node, key) == 200
+        await eventually(lambda: primed(node))
+        with redis.Redis.from_url(redis_url) as client:
+            for fields in ({"x": "y"}, {"hash": "no hex"}, {"hash": "ab"}):
+                client.xadd("atp:keys:revoked", fields)
+        assert await announce(await revoke(node, key), settings)
+
+        async def refused() -> bool:
+            return await status(node, key) == 401
+
+        assert await eventually(refused) < 1.0
+
+
+async def test_a_redis_that_refuses_a_command_is_answered_from_memory(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("atp:keys:revoked", "not a stream")
+    settings = node_settings(database_url, redis_url, model_server)
+    async with running(settings) as node:
+        assert await status(node, node.key) == 200
+        assert not await announce(await revoke(node, await node.new_key("read")), settings)
+        assert await node.metric('atp_degraded{dependency="redis",mode="memory"}') == 0
 
 
 async def primed(node: RunningNode) -> bool:

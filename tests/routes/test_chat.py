@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.nodes import RunningNode
+from tests.nodes import RunningNode, node_settings, running
+from tests.servers import OwnPostgres
 from tests.upstream import Upstream
 from tests.waiting import eventually
 
@@ -56,10 +57,44 @@ async def test_a_request_overrides_the_agents_parameters(node: RunningNode, mode
     assert model_server.bodies[0]["max_tokens"] == 9
 
 
-async def test_tokens_are_estimated_where_the_server_counts_none(node: RunningNode) -> None:
-    answer = (await node.http.post("/api/v1/chat", json=ask("no-usage"))).json()
+@pytest.mark.parametrize("model", ["no-usage", "absurd-usage", "negative-usage"])
+async def test_tokens_are_estimated_where_the_server_counts_none_or_cannot_be_believed(
+    node: RunningNode, model: str
+) -> None:
+    answer = (await node.http.post("/api/v1/chat", json=ask(model))).json()
     assert answer["usage"]["estimated"] is True
     assert answer["usage"]["output_tokens"] == 6  # 21 characters
+    streamed = await events(node, ask(model))
+    assert streamed[-1][1]["usage"] == answer["usage"]
+    assert await node.rows("SELECT count(*), max(tokens_out) FROM api_usage") == [(2, 6)]
+
+
+async def test_a_redirect_is_not_followed(node: RunningNode, model_server: Upstream) -> None:
+    response = await node.http.post("/api/v1/chat", json=ask("redirects"))
+    assert response.status_code == 502
+    assert len(model_server.bodies) == 1
+
+
+async def test_an_answer_that_dies_is_asked_for_once(node: RunningNode, model_server: Upstream) -> None:
+    assert (await node.http.post("/api/v1/chat", json=ask("dies"))).status_code == 502
+    assert len(model_server.bodies) == 1
+
+
+async def test_while_usage_cannot_be_recorded_no_model_is_paid(
+    own_postgres: OwnPostgres, redis_url: str, model_server: Upstream
+) -> None:
+    async with running(node_settings(own_postgres.dsn, redis_url, model_server, db_timeout=0.5)) as node:
+        assert (await node.http.post("/api/v1/chat", json=ask())).status_code == 200
+        own_postgres.freeze()
+
+        async def known_down() -> bool:
+            return await node.metric('atp_dependency_up{dependency="postgresql"}') == 0
+
+        await eventually(known_down)
+        response = await node.http.post("/api/v1/chat", json=ask())
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert len(model_server.bodies) == 1
+        own_postgres.thaw()
 
 
 async def test_a_stream_is_deltas_then_the_agents_end_then_done(node: RunningNode) -> None:
@@ -149,7 +184,7 @@ async def test_a_model_that_fails_in_the_middle_ends_the_stream_with_an_error_ev
     assert [name for name, _ in got if name != "delta"] == ["error", "done"]
     assert got[-2][1]["status"] == status
     assert got[-2][1]["agent"] == "reasoning"
-    assert await strict_node.rows("SELECT status FROM api_usage") == [(status,)]
+    assert await strict_node.rows("SELECT status, tokens_out > 0 FROM api_usage") == [(status, True)]
 
 
 async def test_an_agent_that_fails_does_not_spoil_the_others(failing_agent_node: RunningNode) -> None:

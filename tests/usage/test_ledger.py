@@ -13,7 +13,7 @@ import pytest
 
 from service.background import Background
 from service.db.pool import Database
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseRejected, DatabaseUnavailable
 from service.settings import load
 from service.telemetry.metrics import Metrics
 from service.usage.ledger import Ledger, UsageRow
@@ -118,10 +118,11 @@ async def test_while_postgresql_is_away_a_record_fails_soon_and_the_loss_is_coun
     assert metrics.registry.get_sample_value("atp_usage_rows_total", {"outcome": "failed"}) == 1
 
 
-async def test_a_row_the_database_refuses_leaves_nobody_waiting(database_url: str) -> None:
-    async with ledger(database_url) as open_ledger:
-        async with asyncio.timeout(3):
-            with pytest.raises(DatabaseUnavailable):
-                await open_ledger.record(replace(ROW, agent="nul \0 byte"))
-            await open_ledger.record(ROW)
-    assert stored(database_url) == (1,)
+async def test_a_row_the_database_refuses_costs_the_others_nothing(database_url: str) -> None:
+    good, bad = rows(100), replace(ROW, id=uuid.UUID(int=1000), tokens_in=3_000_000_000)
+    async with ledger(database_url) as open_ledger, asyncio.timeout(5):
+        results = await asyncio.gather(
+            *(open_ledger.record(row) for row in [*good[:40], bad, *good[40:]]), return_exceptions=True
+        )
+    assert [type(result) for result in results if result] == [DatabaseRejected]
+    assert stored(database_url) == (100,)

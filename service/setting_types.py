@@ -1,0 +1,75 @@
+"""The kinds of values that settings have, each with the complaint about one that is not of its kind.
+
+A complaint never quotes the value: it may be a secret.
+"""
+
+import json
+import re
+from typing import Annotated, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+RATE = re.compile(r"^[1-9]\d*/(second|minute|hour|day)$")
+
+
+def rate(value: Any) -> str:
+    """A rate as the `limits` library writes it: `30/minute`."""
+    if not isinstance(value, str) or not RATE.match(value):
+        raise ValueError("must look like 30/minute (a count, then second, minute, hour or day)")
+    return value
+
+
+def comma_separated(value: Any) -> Any:
+    """`a, b` or `["a", "b"]` to a list; an empty string is an empty list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
+def blank_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def web_address(value: str) -> str:
+    """`http://host…` or `https://host…`, or empty."""
+    if value and not re.match(r"^https?://[^/\s]+", value):
+        raise ValueError("must begin with http:// or https:// and a host")
+    return value
+
+
+def one_line(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().isprintable():
+        raise ValueError("must be one line of printable characters")
+    return value
+
+
+def postgresql_url(value: SecretStr) -> SecretStr:
+    """What libpq understands; its own complaint is not shown, because it quotes the password."""
+    try:
+        conninfo_to_dict(value.get_secret_value())
+    except psycopg.ProgrammingError:
+        raise ValueError("must look like postgresql://user:password@host:5432/atp") from None
+    return value
+
+
+Rate = Annotated[str, BeforeValidator(rate)]
+Names = Annotated[list[str], BeforeValidator(comma_separated)]
+Url = Annotated[str, AfterValidator(web_address)]
+OneLine = Annotated[SecretStr, AfterValidator(one_line)]
+PostgresqlUrl = Annotated[SecretStr, AfterValidator(postgresql_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
