@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "app": ["routes", "http"],
     "server": ["settings"],
     "wiring": ["app", "server", "background", "routes", "http", *CAPABILITIES, "state", "db", *GROUND],
-    "embedded": ["wiring", "server", "keys", "db", "errors", "settings"],
+    "embedded": ["wiring", "server", "keys", "db", "background", "errors", "settings"],
     "doctor": ["agents", "db", "state", *GROUND],
     "commands": ["agents", "embedded", "wiring", "server", "doctor", "keys", "db", "state", *GROUND],
     "__main__": ["commands", "server", "keys", "errors", "settings"],

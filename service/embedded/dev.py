@@ -4,6 +4,7 @@ What is not configured is embedded: set DATABASE_URL, REDIS_URL or OPENAI_BASE_U
 yours instead of ours.
 """
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from service.background import end
 from service.db.migrate import migrate
 from service.db.pool import one_connection
 from service.embedded.errors import EmbeddedError
@@ -47,8 +49,12 @@ async def run(settings: Settings) -> int:
             mine = configured(settings, parts)
             for name in await migrate(mine.database_url.get_secret_value()):
                 say(f"applied migration {name}")
+            watching = asyncio.create_task(parts.watch())
             ready = Ready(mine, await admin_key(mine), write_env(mine))
-            await serve(mine, started=lambda: print(banner(ready), flush=True))
+            try:
+                await serve(mine, started=lambda: print(banner(ready), flush=True))
+            finally:
+                await end(watching)
     except EmbeddedError as error:
         raise AtpError(str(error)) from None
     say("stopped")

@@ -35,6 +35,7 @@ class Ports:
 
 
 SPOKEN = {"postgres": "PostgreSQL", "valkey": "Valkey", "llm": "Small LLM"}
+WATCH_EVERY_S = 1.0
 ALL_PARTS = frozenset(SPOKEN)
 
 
@@ -75,6 +76,18 @@ class EmbeddedParts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def watch(self) -> None:
+        """Say of a part that ended by itself that it did, once; ATP goes on without it as it would in production."""
+        running = {name: part for name in self._wanted if (part := getattr(self, name))}
+        while running:
+            await asyncio.sleep(WATCH_EVERY_S)
+            for name, part in list(running.items()):
+                if part.child.exit_code is not None:
+                    del running[name]
+                    self._say(
+                        f"{SPOKEN[name]} has ended by itself; its log is {part.child.log}. Ctrl-C and start again."
+                    )
 
     async def _start_all(self, stack: AsyncExitStack) -> None:
         """All at once; the first failure cancels the other starts and is raised by itself."""

@@ -112,6 +112,15 @@ def test_kill_9_leaves_no_orphan_that_blocks_the_next_start(tmp_path: Path) -> N
         assert "Paris" in second.curl()
 
 
+def test_a_part_that_dies_is_said(tmp_path: Path) -> None:
+    with dev(tmp_path / "state") as running:
+        valkey = next(child for child in running.children if "valkey" in " ".join(child.cmdline()))
+        valkey.kill()
+        assert running.process.stdout
+        said = next(line for line in running.process.stdout if line.startswith("atp: "))
+    assert said.startswith("atp: Valkey has ended by itself; its log is ")
+
+
 def test_kill_9_of_make_ends_what_it_started(tmp_path: Path) -> None:
     port, private_port = free_ports()
     script = f"{sys.executable} -m service dev; true"  # the shell stays the parent, as make does
