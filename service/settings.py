@@ -109,7 +109,10 @@ class Settings(BaseSettings):
     database_url: PostgresqlUrl = Field(
         SecretStr("postgresql://user:password@localhost:5432/atp"), description="PostgreSQL, as a libpq URL"
     )
-    db_pool_size: Count = Field(20, description="PostgreSQL connections each process keeps open")
+    db_pool_size: Count = Field(
+        20,
+        description="PostgreSQL connections each process keeps open; processes times both numbers must fit the server",
+    )
     db_max_overflow: Annotated[int, Field(ge=0)] = Field(40, description="Further connections under load")
     db_timeout: Seconds = Field(2.0, description="Longest wait for a connection, and for a statement, in seconds")
 

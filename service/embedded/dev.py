@@ -129,8 +129,8 @@ def write_secret(file: Path, text: str) -> None:
 
 def banner(ready: Ready) -> str:
     settings = ready.settings
-    url = f"http://{settings.host}:{settings.port}"
-    private = f"http://{settings.private_host}:{settings.private_port}"
+    url = address(settings.host, settings.port)
+    private = address(settings.private_host, settings.private_port)
     return f"""
 ATP is running; Ctrl-C stops everything. Data and keys stay in {settings.state_dir}/.
 
@@ -148,6 +148,12 @@ Add "stream": true to the JSON to see the answer come in pieces. Other commands,
 
   set -a; . {ready.env_file}; set +a; .venv/bin/atp doctor
 """
+
+
+def address(host: str, port: int) -> str:
+    """The URL to reach a listening address by: all interfaces are reached on this one, IPv6 stands in brackets."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def say(text: str) -> None:
