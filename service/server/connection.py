@@ -5,11 +5,8 @@ Hypercorn's own TCPServer is not used: it has one idle task per request, no writ
 """
 
 import asyncio
-import fcntl
 import socket
 import struct
-import sys
-import termios
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from hypercorn.typing import AppWrapper
 
 from service.server.calls import AsgiApp, Calls
 from service.server.protocol import HttpProtocol, Wire
+from service.server.sockets import ClientReader, address, open_socket, unacknowledged_bytes
 
 log = structlog.get_logger("server")
 
@@ -58,7 +56,7 @@ class Host(Protocol):
 class Connection(Wire):
     """Runs until the client has gone and every application call on it has ended."""
 
-    def __init__(self, host: Host, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, host: Host, reader: ClientReader, writer: asyncio.StreamWriter) -> None:
         self._limits = host.limits
         self._loop = asyncio.get_running_loop()
         self._reader = reader
@@ -71,13 +69,24 @@ class Connection(Wire):
         self._stalled_looks = 0
         self._deadline: float | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
+        self._owed = False  # whether the client is in the middle of a request, or owes us its first
         self._head_begun = True  # a fresh connection owes us a request at once
         self._closing = False
         self.context = host.context
         self.count = host.count
         self.addresses = address(writer, "peername"), address(writer, "sockname")
         self._protocol = HttpProtocol(cast(AppWrapper, host.app), host.config, self, self._calls)
-        self._expect(self._limits.retire_s if self.context.terminated.is_set() else self._limits.header_deadline_s)
+        reader.on_end = self._protocol.stop_reading
+        if reader.ended:
+            self._protocol.stop_reading()
+        if self._draining:
+            self._expect(self._limits.retire_s)
+        else:
+            self._expect(self._limits.header_deadline_s, owed=True)
+
+    @property
+    def _draining(self) -> bool:
+        return self.context.terminated.is_set()
 
     async def run(self) -> None:
         try:
@@ -108,7 +117,8 @@ class Connection(Wire):
             await self._write(event.data)
         elif isinstance(event, Updated):
             self._head_begun = False
-            self._expect(self._limits.keep_alive_s if event.idle else None)
+            idle_s = self._limits.retire_s if self._draining else self._limits.keep_alive_s
+            self._expect(idle_s if event.idle else None)
         elif isinstance(event, Closed):
             self._close()
 
@@ -185,16 +195,17 @@ class Connection(Wire):
         """After some bytes: how long until the next, by what the client has still to send."""
         state = self._protocol.connection.their_state
         if state is h11.SEND_BODY:
-            self._expect(self._limits.body_gap_s)
+            self._expect(self._limits.body_gap_s, owed=True)
         elif state is h11.IDLE and self._protocol.connection.trailing_data[0]:
             if not self._head_begun:  # the deadline is for the whole head: one byte more does not renew it
                 self._head_begun = True
-                self._expect(self._limits.header_deadline_s)
+                self._expect(self._limits.header_deadline_s, owed=True)
         elif state is not h11.IDLE:
             self._expect(None)
 
-    def _expect(self, within_s: float | None) -> None:
+    def _expect(self, within_s: float | None, owed: bool = False) -> None:
         """Set the moment at which silence ends the connection. The timer is moved only when it would ring too late."""
+        self._owed = owed
         self._deadline = None if within_s is None else self._loop.time() + within_s
         if self._deadline is None:
             return
@@ -209,6 +220,8 @@ class Connection(Wire):
         if self._deadline is not None and self._loop.time() < self._deadline:
             self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
         elif self._deadline is not None:
+            if self._owed and not self._transport.is_closing():
+                self.count("deadline")
             self._transport.close()
 
     def _close(self) -> None:
@@ -217,6 +230,7 @@ class Connection(Wire):
             return
         self._flush()
         self._closing = True
+        self._protocol.stop_reading()
         if self._protocol.client_is_sending and not self._transport.is_closing():
             with suppress(OSError):  # closing with bytes unread would be a RST, and may destroy what is on its way
                 self._writer.write_eof()
@@ -230,20 +244,3 @@ class Connection(Wire):
             await self._writer.wait_closed()  # bounded by _check_writes
         for timer in filter(None, (self._stall_timer, self._deadline_timer)):
             timer.cancel()
-
-
-def address(writer: asyncio.StreamWriter, which: str) -> tuple[str, int] | None:
-    name = writer.get_extra_info(which)
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
-
-
-def unacknowledged_bytes(writer: asyncio.StreamWriter) -> int:
-    """What the kernel still holds for the client (tcp(7), SIOCOUTQ): only what leaves it has been taken."""
-    sock = open_socket(writer)
-    return 0 if sock is None else int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-
-def open_socket(writer: asyncio.StreamWriter) -> socket.socket | None:
-    """The socket, or None once it is closed (asyncio then gives a dead one, uvloop none)."""
-    sock: socket.socket | None = writer.get_extra_info("socket")
-    return sock if sock is not None and sock.fileno() >= 0 else None

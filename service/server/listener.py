@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Callable
 from time import time
+from typing import cast
 from wsgiref.handlers import format_date_time
 
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -14,11 +15,12 @@ from hypercorn.config import Config
 
 from service.server.calls import AsgiApp
 from service.server.connection import Connection, Limits
+from service.server.refusals import refusal_bytes
+from service.server.sockets import ClientReader
 
 ACCEPT_BURST = 64  # connections taken per turn of the loop; asyncio would take a whole backlog, and stall the rest
 SPARE_FILES = 512  # for PostgreSQL, Redis, upstream calls and the private listener, whatever the public port suffers
 REFUSALS = 128  # told 503 at the same time; beyond it an excess connection is just dropped
-REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 UNSENT_BYTES = 131_072
 ACCEPTED_S = 0.02  # asyncio needs some turns from the accept to our callback
 CANCEL_S = 2.0  # for what is cancelled at the end of the drain to clean up
@@ -69,14 +71,19 @@ class Listener:
     async def open(self, backlog: int, max_connections: int) -> None:
         self._most = max_connections
         tune(self._sock, self.limits.unacknowledged_s)
-        self._server = await asyncio.start_server(self._accept, sock=self._sock, backlog=ACCEPT_BURST)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._client_streams, sock=self._sock, backlog=ACCEPT_BURST)
         self._sock.listen(backlog)  # again: asyncio takes one number for the queue and for the burst
+
+    def _client_streams(self) -> asyncio.StreamReaderProtocol:
+        """As `asyncio.start_server` makes them, with a reader of our own."""
+        return asyncio.StreamReaderProtocol(ClientReader(), self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._most:
             self._refuse(reader, writer)
             return
-        connection = Connection(self, reader, writer)
+        connection = Connection(self, cast(ClientReader, reader), writer)
         task = asyncio.get_running_loop().create_task(connection.run())
         self._connections[task] = connection
         task.add_done_callback(self._connections.pop)
@@ -128,7 +135,7 @@ class Listener:
 
 async def say_refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        writer.write(REFUSAL)
+        writer.write(refusal_bytes(503))
         async with asyncio.timeout(1):
             await reader.read(65_536)  # what is left unread would turn our close into a reset
     except (OSError, TimeoutError):
@@ -139,7 +146,10 @@ async def say_refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 def bind_socket(host: str, port: int, reuse_port: bool, setting: str) -> socket.socket:
     """Bind, without listening yet. Raises PortTaken; `setting` is the name of the setting that holds the port."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise PortTaken(why_not(error, host, port, setting)) from error
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
@@ -166,7 +176,8 @@ def why_not(error: OSError, host: str, port: int, setting: str) -> str:
         return f"port {port} is taken by another program; stop it or set {setting}={port + 1}"
     if error.errno == errno.EACCES:
         return f"port {port} needs root; set {setting} to one above 1023"
-    return f"cannot listen on {host} port {port}: {error.strerror}; set {setting} or the address to one of this machine"
+    host_setting = setting.replace("PORT", "HOST")
+    return f"cannot listen on {host} port {port}: {error.strerror}; set {host_setting} to an address of this machine"
 
 
 def most_connections(wanted: int) -> int:

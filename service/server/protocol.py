@@ -1,38 +1,31 @@
-"""Hypercorn's HTTP/1.1 and WebSocket classes, with the holes closed that `tests/server/` shows in them."""
+"""Hypercorn's HTTP/1.1 class, with the holes closed that `tests/server/test_server_http.py` shows in it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from io import BytesIO, StringIO
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import h11
+from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
-from hypercorn.protocol.events import Body, Data, Request, Response, StreamClosed
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
-from wsproto.events import CloseConnection, Message, Ping
+
+from service.server.refusals import RequestRefused, refusal
+from service.server.websocket import WebSocket, stream_arguments, wants_websocket
 
 Address = tuple[str, int] | None
 HTTP_VERSIONS = {b"1.0", b"1.1"}
-ABNORMAL_CLOSURE = 1006
-MESSAGE_TOO_BIG = 1009
+ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 SERVICE_RESTART = 1012
 
 
-class RequestRefused(Exception):
-    """A request that h11 accepts and we do not; answered with `status` and closed."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class ClientGone(OSError):
-    """Raised to an application that sends to a WebSocket which is closed (the ASGI specification asks for OSError)."""
+class ReadingOver(Exception):
+    """Nothing of what has not been parsed yet will be: the client has gone, or we have closed."""
 
 
 class Wire(Protocol):
@@ -47,6 +40,22 @@ class Wire(Protocol):
     def hold(self, head: bytes) -> None: ...
 
 
+class Pause(EventWrapper):
+    """Where hypercorn waits while bytes follow a request that is being answered, and so reads nothing more."""
+
+    over = False
+
+    def end(self) -> None:
+        self.over = True
+        self._event.set()
+
+    async def wait(self) -> None:
+        if not self.over:
+            await super().wait()
+        if self.over:
+            raise ReadingOver
+
+
 class HttpProtocol(H11Protocol):
     """HTTP/1.1 only: `Upgrade: h2c` is ignored (RFC 9110, 7.8), and an HTTP/2 preface is an unsupported version."""
 
@@ -54,6 +63,7 @@ class HttpProtocol(H11Protocol):
         state = ConnectionState({})
         super().__init__(app, config, wire.context, tasks, state, False, *wire.addresses, wire.send)
         self._wire = wire
+        self._pause = self.can_read = Pause()
 
     @property
     def client_is_sending(self) -> bool:
@@ -61,11 +71,19 @@ class HttpProtocol(H11Protocol):
         return self.connection.their_state not in (h11.IDLE, h11.DONE) or bool(self.connection.trailing_data[0])
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self.stop_reading()
         try:
             await super().handle(event)
         except RequestRefused as refused:
-            await self._send_error_response(refused.status)
+            await self._send_error_response(refused.status, refused.with_body)
             await self.send(Closed())
+        except ReadingOver:
+            await self._close_stream()
+
+    def stop_reading(self) -> None:
+        """Wait no longer to parse what follows the request being answered; the application is told."""
+        self._pause.end()
 
     async def retire(self) -> None:
         """Draining: a WebSocket is closed with 1012; a request in progress is left to finish."""
@@ -83,15 +101,38 @@ class HttpProtocol(H11Protocol):
         else:
             await super()._send_h11_event(event)
 
+    async def _send_error_response(self, status_code: int, with_body: bool = True) -> None:
+        """Answer a request that no application sees."""
+        self._wire.count("request_refused")
+        headers, body = refusal(status_code)
+        headers += self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        if with_body:
+            await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    async def _maybe_recycle(self) -> None:
+        """Hypercorn closes here when draining, without a warning where the head of this answer was sent before.
+
+        h11 is only DONE where neither side has said `connection: close`.
+        """
+        await self._close_stream()
+        is_idle = self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE
+        if is_idle:
+            self.connection.start_next_cycle()
+        await self.can_read.set()
+        await self.send(Updated(idle=True) if is_idle else Closed())
+
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Refuse what is not an origin-form HTTP/1 request with a head of bounded size."""
+        """Refuse what is not an HTTP/1 request for a path here, with a head of bounded size."""
+        with_body = event.method != b"HEAD"
         if event.http_version not in HTTP_VERSIONS:
-            raise RequestRefused(505)
-        if not event.target.startswith(b"/"):
-            raise RequestRefused(400)
+            raise RequestRefused(505, with_body)
+        if origin_form(event.target) is None:
+            raise RequestRefused(400, with_body)
         # h11 bounds only a head that arrives in pieces; one that arrives at once may have any size.
         if sum(len(name) + len(value) for name, value in event.headers) > self.config.h11_max_incomplete_size:
-            raise RequestRefused(431)
+            raise RequestRefused(431, with_body)
 
     async def _create_stream(self, request: h11.Request) -> None:
         if wants_websocket(request):
@@ -100,127 +141,30 @@ class HttpProtocol(H11Protocol):
         else:
             self.stream = HTTPStream(*stream_arguments(self))
         self.keep_alive_requests += 1
+        authority, target = origin_form(request.target) or (b"", request.target)
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
+                headers=for_host(authority, request),
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
+                raw_path=target,
                 state=self.connection_state,
             )
         )
 
 
-def stream_arguments(protocol: H11Protocol) -> tuple[Any, ...]:
-    return (
-        protocol.app,
-        protocol.config,
-        protocol.context,
-        protocol.task_group,
-        protocol.ssl,
-        protocol.client,
-        protocol.server,
-        protocol.stream_send,
-        STREAM_ID,
-    )
+def origin_form(target: bytes) -> tuple[bytes, bytes] | None:
+    """Authority (empty in origin form) and path with query; None where it is no http(s) URI (RFC 9112, 3.2)."""
+    if target.startswith(b"/"):
+        return b"", target
+    if (uri := ABSOLUTE_FORM.fullmatch(target)) is None:
+        return None
+    authority, path, query = uri.groups()
+    return authority, (path or b"/") + (query or b"")
 
 
-def wants_websocket(request: h11.Request) -> bool:
-    """Whether `request` is a WebSocket handshake; raises RequestRefused where one has a header that is not ASCII."""
-    if request.method != b"GET":
-        return False
-    fields = [(name, value) for name, value in request.headers if name in (b"upgrade", b"connection")]
-    tokens = b",".join(value for name, value in fields if name == b"connection").lower().split(b",")
-    upgrades = [value.strip().lower() for name, value in fields if name == b"upgrade"]
-    if upgrades != [b"websocket"] or b"upgrade" not in (token.strip() for token in tokens):
-        return False
-    # Hypercorn decodes these as ASCII, and would end in a traceback.
-    if not all(value.isascii() for name, value in request.headers if name.startswith(b"sec-") or name == b"connection"):
-        raise RequestRefused(400)
-    return True
-
-
-class ByteBuffer(WebsocketBuffer):
-    """One message being received; the limit is in bytes (hypercorn counts characters, after storing them)."""
-
-    def extend(self, event: Message[Any]) -> None:
-        data = event.data
-        self.length += len(data) if isinstance(data, (bytes, bytearray)) or data.isascii() else len(data.encode())
-        if self.length > self.max_length:
-            raise FrameTooLargeError
-        if self.value is None:
-            self.value = StringIO() if isinstance(data, str) else BytesIO()
-        self.value.write(data)
-
-
-class WebSocket(WSStream):
-    """Hypercorn's WebSocket without compression, ended for good on oversize, telling the client's own close code."""
-
-    def __init__(self, protocol: H11Protocol, count: Callable[[str], None]) -> None:
-        super().__init__(*stream_arguments(protocol))
-        self.buffer = ByteBuffer(self.config.websocket_max_message_size)
-        self._code = ABNORMAL_CLOSURE
-        self._count = count
-
-    async def shut(self, code: int, reason: str) -> None:
-        """Close from our side; the application is told `code` at once, whatever the client answers."""
-        self._code = code
-        if self.state is ASGIWebsocketState.CONNECTED:
-            self.state = ASGIWebsocketState.CLOSED
-            await self._send_wsproto_event(CloseConnection(code, reason))
-        elif self.state is ASGIWebsocketState.HANDSHAKE:
-            self.state = ASGIWebsocketState.HTTPCLOSED
-            await self._send_error_response(503)
-        await self.send(StreamClosed(STREAM_ID))
-
-    async def handle(self, event: StreamEvent) -> None:
-        if self.closed:
-            return
-        if isinstance(event, Request):
-            await self._open(event)
-        elif isinstance(event, StreamClosed):
-            self.closed = True
-            if self.app_put is not None:
-                await self.app_put({"type": "websocket.disconnect", "code": self._code})
-        elif isinstance(event, Body | Data) and not self.handshake.accepted:
-            await self._send_error_response(400)
-            await self.send(StreamClosed(STREAM_ID))
-        else:
-            await super().handle(event)
-
-    async def app_send(self, message: Any) -> None:
-        if self.closed and message is not None and message["type"] == "websocket.send":
-            raise ClientGone("the WebSocket is closed")
-        await super().app_send(message)
-
-    async def _open(self, request: Request) -> None:
-        # Permessage-deflate cannot be switched off in hypercorn: 21 KB per idle socket became 120 KB.
-        headers = [field for field in request.headers if field[0] != b"sec-websocket-extensions"]
-        await super().handle(replace(request, headers=headers))
-        if self.closed:  # an invalid handshake was answered 400: hypercorn leaves the connection open for ever
-            await self.send(StreamClosed(STREAM_ID))
-
-    async def _handle_events(self) -> None:
-        for event in self.connection.events():
-            if isinstance(event, Message):
-                await self._receive(event)
-            elif isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
-            elif isinstance(event, CloseConnection):
-                self._code = int(event.code)
-                await self._send_wsproto_event(event.response())
-                await self.send(StreamClosed(STREAM_ID))
-            if self.closed:
-                return
-
-    async def _receive(self, message: Message[Any]) -> None:
-        try:
-            self.buffer.extend(message)
-        except FrameTooLargeError:
-            self._count("message_oversize")
-            await self.shut(MESSAGE_TOO_BIG, "message too big")
-            return
-        if message.message_finished and self.app_put is not None:
-            await self.app_put(self.buffer.to_message())
-            self.buffer.clear()
+def for_host(authority: bytes, request: h11.Request) -> list[tuple[bytes, bytes]]:
+    """The headers; an absolute-form target overrides the Host of the request (RFC 9112, 3.2.2)."""
+    headers = list(request.headers)
+    return [(b"host", authority), *(field for field in headers if field[0] != b"host")] if authority else headers

@@ -65,7 +65,9 @@ def test_serve_refuses_a_faulty_agents_file_once(
     assert "AGENTS_FILE" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "value"), [("sentry_dsn", "garbage"), ("redis_url", "redis://h:abc/0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("sentry_dsn", "garbage"), ("redis_url", "redis://h:abc/0"), ("host", "nope.invalid")]
+)
 def test_serve_refuses_what_it_cannot_use_in_one_line(database_url: str, redis_url: str, name: str, value: str) -> None:
     done = atp("serve", **{"database_url": database_url, "redis_url": redis_url, name: value})
     assert done.returncode == 1

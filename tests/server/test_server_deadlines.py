@@ -75,6 +75,44 @@ def test_a_client_that_goes_is_reported_to_the_application_at_once(loop: str) ->
             assert server.counted == []
 
 
+POST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc"
+FOLLOWED = {
+    "an empty line": POST + b"\r\n",
+    "a second request": POST + GET,
+    "64 KB": POST + b"x" * 65_536,
+    "an upgrade that is ignored": GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+}
+
+
+@every_loop
+@pytest.mark.parametrize("sent", FOLLOWED.values(), ids=FOLLOWED)
+@pytest.mark.parametrize("leave", [lambda sock: sock.close(), reset, lambda sock: sock.shutdown(1)])
+def test_a_client_that_goes_is_reported_whatever_it_sent_after_its_request(leave: Any, sent: bytes, loop: str) -> None:
+    for pause_s in (0, 0.1):  # gone before the request is read, or while it is being answered
+        watched = Watched()
+        with ours(watched.app, loop) as server, connect(server.port) as sock:
+            sock.sendall(sent)
+            time.sleep(pause_s)
+            leave(sock)
+            if pause_s or leave is not reset:  # a reset may destroy what it has not read yet
+                assert watched.disconnected.wait(0.5)
+            assert until(lambda: server.server.connections == 0, 1)
+            assert server.counted == []
+
+
+@every_loop
+def test_bytes_sent_while_a_request_is_answered_are_read_until_the_buffers_are_full(loop: str) -> None:
+    watched = Watched()
+    with ours(watched.app, loop) as server, connect(server.port) as sock:
+        sock.sendall(POST + GET)
+        for _ in range(5):
+            time.sleep(0.02)
+            sock.sendall(GET)
+        sock.close()
+        assert watched.disconnected.wait(0.5)
+        assert until(lambda: server.server.connections == 0, 1)
+
+
 @every_loop
 def test_a_stalled_http_reader_is_freed_at_the_write_deadline(loop: str) -> None:
     with ours(Flood().app, loop, write_deadline_s=0.4) as server, connect(server.port, 4096) as sock:

@@ -254,7 +254,7 @@ def test_a_handshake_that_is_not_ascii_is_answered_400() -> None:
     with ours(Echo().app) as server, connect(server.port) as sock:
         sock.sendall(request)
         assert until_closed(sock).startswith(b"HTTP/1.1 400")
-        assert server.counted == []
+        assert server.counted == ["request_refused"]
     with plain(Echo().app) as server, connect(server.port) as sock:
         sock.sendall(request)
         assert until_closed(sock) == b""  # and a traceback, once the failed task is collected

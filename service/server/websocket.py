@@ -1,0 +1,146 @@
+"""Hypercorn's WebSocket class, with the holes closed that `tests/server/test_server_websocket.py` shows in it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO, StringIO
+from typing import Any
+
+import h11
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.events import CloseConnection, Message, Ping
+
+from service.server.refusals import RequestRefused, refusal
+
+ABNORMAL_CLOSURE = 1006
+MESSAGE_TOO_BIG = 1009
+
+
+class ClientGone(OSError):
+    """Raised to an application that sends to a WebSocket which is closed (the ASGI specification asks for OSError)."""
+
+
+def stream_arguments(protocol: H11Protocol) -> tuple[Any, ...]:
+    return (
+        protocol.app,
+        protocol.config,
+        protocol.context,
+        protocol.task_group,
+        protocol.ssl,
+        protocol.client,
+        protocol.server,
+        protocol.stream_send,
+        STREAM_ID,
+    )
+
+
+def wants_websocket(request: h11.Request) -> bool:
+    """Whether `request` is a WebSocket handshake; raises RequestRefused where one has a header that is not ASCII."""
+    if request.method != b"GET":
+        return False
+    fields = [(name, value) for name, value in request.headers if name in (b"upgrade", b"connection")]
+    tokens = b",".join(value for name, value in fields if name == b"connection").lower().split(b",")
+    upgrades = [value.strip().lower() for name, value in fields if name == b"upgrade"]
+    if upgrades != [b"websocket"] or b"upgrade" not in (token.strip() for token in tokens):
+        return False
+    # Hypercorn decodes these as ASCII, and would end in a traceback.
+    if not all(value.isascii() for name, value in request.headers if name.startswith(b"sec-") or name == b"connection"):
+        raise RequestRefused(400)
+    return True
+
+
+class ByteBuffer(WebsocketBuffer):
+    """One message being received; the limit is in bytes (hypercorn counts characters, after storing them)."""
+
+    def extend(self, event: Message[Any]) -> None:
+        data = event.data
+        self.length += len(data) if isinstance(data, (bytes, bytearray)) or data.isascii() else len(data.encode())
+        if self.length > self.max_length:
+            raise FrameTooLargeError
+        if self.value is None:
+            self.value = StringIO() if isinstance(data, str) else BytesIO()
+        self.value.write(data)
+
+
+class WebSocket(WSStream):
+    """Hypercorn's WebSocket without compression, ended for good on oversize, telling the client's own close code."""
+
+    def __init__(self, protocol: H11Protocol, count: Callable[[str], None]) -> None:
+        super().__init__(*stream_arguments(protocol))
+        self.buffer = ByteBuffer(self.config.websocket_max_message_size)
+        self._code = ABNORMAL_CLOSURE
+        self._count = count
+
+    async def shut(self, code: int, reason: str) -> None:
+        """Close from our side; the application is told `code` at once, whatever the client answers."""
+        self._code = code
+        if self.state is ASGIWebsocketState.CONNECTED:
+            self.state = ASGIWebsocketState.CLOSED
+            await self._send_wsproto_event(CloseConnection(code, reason))
+        elif self.state is ASGIWebsocketState.HANDSHAKE:
+            self.state = ASGIWebsocketState.HTTPCLOSED
+            await self._send_error_response(503)
+        await self.send(StreamClosed(STREAM_ID))
+
+    async def handle(self, event: StreamEvent) -> None:
+        if self.closed:
+            return
+        if isinstance(event, Request):
+            await self._open(event)
+        elif isinstance(event, StreamClosed):
+            self.closed = True
+            if self.app_put is not None:
+                await self.app_put({"type": "websocket.disconnect", "code": self._code})
+        elif isinstance(event, Body | Data) and not self.handshake.accepted:
+            await self._send_error_response(400)
+            await self.send(StreamClosed(STREAM_ID))
+        else:
+            await super().handle(event)
+
+    async def app_send(self, message: Any) -> None:
+        if self.closed and message is not None and message["type"] == "websocket.send":
+            raise ClientGone("the WebSocket is closed")
+        await super().app_send(message)
+
+    async def _open(self, request: Request) -> None:
+        # Permessage-deflate cannot be switched off in hypercorn: 21 KB per idle socket became 120 KB.
+        headers = [field for field in request.headers if field[0] != b"sec-websocket-extensions"]
+        await super().handle(replace(request, headers=headers))
+        if self.closed:  # an invalid handshake was answered 400: hypercorn leaves the connection open for ever
+            await self.send(StreamClosed(STREAM_ID))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        if status_code != 400:  # an answer of the application, or of the drain
+            await super()._send_error_response(status_code)
+            return
+        self._count("request_refused")
+        headers, body = refusal(status_code)
+        await self.send(Response(STREAM_ID, headers=headers, status_code=status_code))
+        await self.send(Body(STREAM_ID, data=body))
+        await self.send(EndBody(STREAM_ID))
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                await self._receive(event)
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                self._code = int(event.code)
+                await self._send_wsproto_event(event.response())
+                await self.send(StreamClosed(STREAM_ID))
+            if self.closed:
+                return
+
+    async def _receive(self, message: Message[Any]) -> None:
+        try:
+            self.buffer.extend(message)
+        except FrameTooLargeError:
+            self._count("message_oversize")
+            await self.shut(MESSAGE_TOO_BIG, "message too big")
+            return
+        if message.message_finished and self.app_put is not None:
+            await self.app_put(self.buffer.to_message())
+            self.buffer.clear()
