@@ -249,7 +249,7 @@ def test_a_port_that_is_taken_is_said_in_one_line_with_the_way_out() -> None:
 
 
 def test_an_address_of_another_machine_is_said_in_one_line() -> None:
-    with pytest.raises(PortTaken, match=r"^cannot listen on 192\.0\.2\.1 port 8000: .*; set PORT"):
+    with pytest.raises(PortTaken, match=r"^cannot listen on 192\.0\.2\.1 port 8000: .*; set HOST to"):
         Server(private_app, private_app, ServerConfig(host="192.0.2.1")).bind()
 
 
