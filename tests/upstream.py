@@ -5,7 +5,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+from tests.scripted import listening, read_request
 
 WORDS = ["Paris", " is", " the", " capital."]
 USAGES: dict[str, Any] = {
@@ -57,46 +60,23 @@ SCRIPTS = (
 async def upstream() -> AsyncIterator[Upstream]:
     """Serve the scripts on a free port."""
     state = Upstream()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        tasks.add(task)
-        try:
-            await answer(state, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # a cancelled handler would make Python 3.11's streams log an error
-        finally:
-            tasks.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(on_connection, "127.0.0.1", 0)
-    state.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(partial(answer, state)) as state.port:
         yield state
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def answer(state: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-        state.headers.append(headers)
-        state.bodies.append(body)
-        state.open += 1
-        try:
-            await play(reader, writer, body["model"], body.get("stream", False))
-        except (ConnectionError, Gone):
-            state.ended_early += 1
-            return
-        finally:
-            state.open -= 1
+    _, headers, raw = await read_request(reader)
+    body = json.loads(raw or b"{}")
+    state.headers.append(headers)
+    state.bodies.append(body)
+    state.open += 1
+    try:
+        await play(reader, writer, body["model"], body.get("stream", False))
+    except (ConnectionError, Gone):
+        state.ended_early += 1
+        writer.close()
+    finally:
+        state.open -= 1
 
 
 class Gone(Exception):

@@ -1,5 +1,6 @@
 """Keys at the door: both headers, every refusal, scopes, and a revocation that reaches other nodes."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ MODELS = "/api/v1/models"
 
 async def status(node: RunningNode, key: str) -> int:
     return (await node.http.get(MODELS, headers={"x-api-key": key})).status_code
+
+
+async def refused(node: RunningNode, key: str) -> bool:
+    return await status(node, key) == 401
 
 
 async def revoke(node: RunningNode, key: str) -> bytes:
@@ -97,11 +102,7 @@ async def test_a_revocation_reaches_another_node_within_a_second(
         await eventually(lambda: primed(node))
         key_hash = await revoke(node, key)
         assert await announce(key_hash, settings)
-
-        async def refused() -> bool:
-            return await status(node, key) == 401
-
-        assert await eventually(refused) < 1.0
+        assert await eventually(partial(refused, node, key)) < 1.0
 
 
 async def test_a_foreign_entry_in_the_log_does_not_stop_revocations(
@@ -116,11 +117,7 @@ async def test_a_foreign_entry_in_the_log_does_not_stop_revocations(
             for fields in ({"x": "y"}, {"hash": "no hex"}, {"hash": "ab"}):
                 client.xadd("atp:keys:revoked", fields)
         assert await announce(await revoke(node, key), settings)
-
-        async def refused() -> bool:
-            return await status(node, key) == 401
-
-        assert await eventually(refused) < 1.0
+        assert await eventually(partial(refused, node, key)) < 1.0
 
 
 async def test_a_redis_that_refuses_a_command_is_answered_from_memory(
@@ -151,11 +148,7 @@ async def test_while_redis_is_away_a_revocation_bites_through_postgresql(
         await eventually(lambda: degraded(node))
         assert await status(node, key) == 200
         await revoke(node, key)
-
-        async def refused() -> bool:
-            return await status(node, key) == 401
-
-        assert await eventually(refused) < 1.5
+        assert await eventually(partial(refused, node, key)) < 1.5
 
 
 async def degraded(node: RunningNode) -> bool:

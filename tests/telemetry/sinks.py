@@ -6,9 +6,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.scripted import listening, read_request
 
 
 @dataclass
@@ -53,40 +56,14 @@ class Sink:
 @asynccontextmanager
 async def sink() -> AsyncIterator[Sink]:
     state = Sink()
-    tasks: set[asyncio.Task[Any]] = set()
-
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        tasks.add(task)
-        try:
-            while True:
-                await receive(state, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # a cancelled handler would make Python 3.11's streams log an error
-        finally:
-            tasks.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, limit=2**24)
-    state.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(partial(receive, state)) as state.port:
         yield state
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def receive(state: Sink, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    path, headers, body = await read_request(reader)
     if state.silent:
         await asyncio.sleep(3600)
-    if headers.get("content-encoding") == "gzip":
-        body = gzip.decompress(body)
-    state.posts.append((head[0].split(" ")[1], body))
+    state.posts.append((path, gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body))
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}")
     await writer.drain()
