@@ -87,6 +87,11 @@ def test_no_file_is_a_drawer() -> None:
     assert [str(file) for file in SERVICE.rglob("*.py") if file.name in drawers] == []
 
 
+def test_every_room_has_tests_of_its_own() -> None:
+    rooms = {folder.name for folder in SERVICE.iterdir() if (folder / "__init__.py").exists()}
+    assert [name for name in sorted(rooms) if not list((ROOT / "tests" / name).glob("test_*.py"))] == []
+
+
 class Anything:
     def __getattr__(self, name: str) -> object:
         return lambda call: None
