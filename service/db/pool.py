@@ -36,6 +36,8 @@ MAX_WAITING = 200
 TRUSTED_S = 1.0
 WATCH_EVERY_S = 1.0
 WATCH_TIMEOUT_S = 1.0
+# One look that takes over a second is a busy machine; a second one at once, on a new connection, is an outage.
+FAILURES_TO_BE_DOWN = 2
 RECONNECT_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3
 AWAY_TEXT = "The database is temporarily unavailable."
@@ -116,6 +118,7 @@ class Database:
         self._lent: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._pool = self._make_pool()
         self._up = True
+        self._failures = 0
         self._watch: asyncio.Task[None] | None = None
 
     def _make_pool(self) -> AsyncConnectionPool:
@@ -204,8 +207,10 @@ class Database:
             try:
                 await self._stay_connected()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                self._went_down(error)
-            await asyncio.sleep(WATCH_EVERY_S)
+                self._failures += 1
+                if self._failures >= FAILURES_TO_BE_DOWN:
+                    self._went_down(error)
+                    await asyncio.sleep(WATCH_EVERY_S)
 
     async def _stay_connected(self) -> None:
         """Ask the server every second on one connection; returns only by raising."""
@@ -226,6 +231,7 @@ class Database:
             log.error("database.unavailable", error=type(error).__name__)
 
     async def _came_back(self) -> None:
+        self._failures = 0
         if self._up:
             return
         stale, self._pool = self._pool, self._make_pool()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.db import pool
 from service.db.pool import Database
 from service.errors import DatabaseUnavailable
 from service.settings import load
@@ -88,6 +89,26 @@ async def test_a_server_that_was_gone_for_seconds_is_used_within_five(
     await own_postgres.restart()
     assert await eventually(lambda: db.up) < 5
     assert await one(db) == (1,)
+
+
+async def test_one_slow_look_is_no_outage(
+    database_url: str, open_database: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = pool.AsyncConnection.connect
+    slow = [True]
+
+    async def connect_slowly(*arguments: Any, **options: Any) -> Any:
+        if slow and options.get("application_name") == "atp-watch":
+            slow.pop()
+            raise TimeoutError
+        return await connect(*arguments, **options)
+
+    db = await open_database(database_url)
+    monkeypatch.setattr(pool.AsyncConnection, "connect", connect_slowly)
+    await eventually(lambda: not slow)
+    for _ in range(20):
+        assert db.up
+        await asyncio.sleep(0.01)
 
 
 async def test_a_full_pool_says_so_in_time(database_url: str, open_database: Callable[..., Any]) -> None:
