@@ -12,7 +12,7 @@ from service.agents import catalogue
 from service.agents.catalogue import Provider
 from service.db.migrate import outstanding
 from service.db.pool import one_connection
-from service.errors import AtpError, DatabaseUnavailable, SettingsError, StateUnavailable
+from service.errors import AtpError, DatabaseUnavailable, SettingsError, StateUnavailable, last_line
 from service.settings import Settings
 from service.state.redis import RedisState
 from service.telemetry.metrics import Metrics
@@ -145,8 +145,3 @@ async def answer(method: str, url: str, headers: dict[str, str], remedy: str) ->
             return response.status
     except (aiohttp.ClientError, ValueError) as error:
         raise Fault(f"{url}: {last_line(error)}", remedy) from None
-
-
-def last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__

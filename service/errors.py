@@ -99,3 +99,9 @@ class UpstreamError(AtpError):
 
 class UpstreamTimeout(UpstreamError):
     status, code, title = 504, "upstream-timeout", "The model server took too long"
+
+
+def last_line(error: BaseException | None) -> str:
+    """The last line of a driver's message, where it says the reason; the type's name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

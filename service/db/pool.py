@@ -24,7 +24,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from service.background import end
-from service.errors import Conflict, DatabaseRejected, DatabaseUnavailable, SettingsError
+from service.errors import Conflict, DatabaseRejected, DatabaseUnavailable, SettingsError, last_line
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -98,11 +98,6 @@ async def one_connection(dsn: str) -> AsyncIterator[AsyncConnection[Any]]:
         raise SettingsError("the database has no tables yet: run `atp migrate`") from None
     except DatabaseUnavailable as error:
         raise DatabaseUnavailable(f"cannot use the database: {last_line(error.__cause__)}") from None
-
-
-def last_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 class Database:

@@ -17,6 +17,7 @@ from service.background import end
 from service.db.migrate import migrate
 from service.db.pool import one_connection
 from service.embedded.errors import EmbeddedError
+from service.embedded.folder import write_private
 from service.embedded.parts import EmbeddedParts
 from service.errors import AtpError
 from service.keys import issuing, store, token
@@ -101,7 +102,7 @@ async def admin_key(settings: Settings) -> str:
         if await store.select_user_id(connection, ADMIN) is None:
             await issuing.create_user(connection, ADMIN, "admin@localhost", "admin")
         minted = await issuing.create_key(connection, ADMIN, "first key, made by atp dev", store.SCOPES)
-    write_secret(file, minted.text + "\n")
+    write_private(file, minted.text + "\n")
     return minted.text
 
 
@@ -115,16 +116,8 @@ def write_env(settings: Settings) -> Path:
         "OPENAI_API_KEY": settings.openai_api_key.get_secret_value(),
         "OPENAI_MODELS": ",".join(settings.openai_models),
     }
-    write_secret(file, "".join(f"{name}='{value}'\n" for name, value in values.items()))
+    write_private(file, "".join(f"{name}='{value}'\n" for name, value in values.items()))
     return file
-
-
-def write_secret(file: Path, text: str) -> None:
-    """Only the owner may read it, from its first byte on."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
-        opened.write(text)
 
 
 def banner(ready: Ready) -> str:
