@@ -17,11 +17,12 @@ ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
-CAPABILITIES = ["agents", "keys", "presence", "usage"]
-GROUND = ["errors", "settings", "telemetry"]
+CAPABILITIES = ["admin", "agents", "keys", "live", "presence", "usage"]
+GROUND = ["errors", "settings", "telemetry", "devices"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
     "setting_types": [],
+    "devices": [],
     "settings": ["errors", "setting_types"],
     "telemetry": ["errors", "settings"],
     "background": [],

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import tzinfo
 
-from service.presence.sessions import DEVICES, Counts, Peak, Session, moment
+from service.devices import DEVICES
+from service.presence.sessions import Counts, Peak, Session, moment
 
 
 class MemoryPresence:

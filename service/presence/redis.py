@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.presence.sessions import DEVICES, Counts, Peak, Session, moment
+from service.devices import DEVICES
+from service.presence.sessions import Counts, Peak, Session, moment
 from service.state.redis import Client, RedisState
 from service.state.scripts import Script
 

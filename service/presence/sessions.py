@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
-Device = Literal["mobile", "tablet", "desktop", "unknown"]
-DEVICES: tuple[Device, ...] = get_args(Device)
+from service.devices import DEVICES, Device
 
 
 @dataclass(frozen=True, slots=True)

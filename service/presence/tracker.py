@@ -13,10 +13,11 @@ from typing import Any
 
 import structlog
 
+from service.devices import DEVICES, Device
 from service.errors import Invalid, StateUnavailable
 from service.presence.memory import MemoryPresence
 from service.presence.redis import RedisPresence
-from service.presence.sessions import DEVICES, Counts, Device, Peak, Presence, Session
+from service.presence.sessions import Counts, Peak, Presence, Session
 from service.state.failover import Failover
 
 log = structlog.get_logger()

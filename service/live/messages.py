@@ -1,0 +1,83 @@
+"""What travels on the bus between nodes: every kind of message, schema-checked on the way in and out.
+
+A message has an id of its own: a node acts on an id once, so publishing a message again is harmless.
+"""
+
+import time
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.devices import Device
+
+MESSAGE_BYTES = 16_384  # of one message as JSON; ten thousand of them are kept
+
+
+class BusMessage(BaseModel):
+    """What every kind has. Unknown fields are refused: a stream that others can write to is not believed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: Annotated[str, Field(min_length=1, max_length=64)] = Field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Push(BusMessage):
+    """A message for sockets: `payload` is sent to each under `type`. No audience means everybody."""
+
+    kind: Literal["push"] = "push"
+    type: Literal["broadcast", "task"] = "broadcast"
+    users: frozenset[str] | None = None
+    devices: frozenset[Device] | None = None
+    payload: dict[str, Any]
+    expires_at_ms: Annotated[int, Field(ge=0)]  # Unix time; a node that reads it later delivers nothing
+
+    def expired(self) -> bool:
+        return time.time() * 1000 >= self.expires_at_ms
+
+
+class Disconnect(BusMessage):
+    """Close a user's sockets, or one of them, with code 4002."""
+
+    kind: Literal["disconnect"] = "disconnect"
+    user_id: str
+    session_id: str | None = None
+    reason: Annotated[str, Field(max_length=100)] = ""
+
+
+class Blocked(BusMessage):
+    """A user is kept out until a moment (Unix seconds); 0 lifts the block."""
+
+    kind: Literal["blocked"] = "blocked"
+    user_id: str
+    until_s: Annotated[float, Field(ge=0)]
+    reason: Annotated[str, Field(max_length=100)] = ""
+
+
+class Drain(BusMessage):
+    """Ask one node, by its name, to let its sockets go at `rate` a second; 0 ends the draining."""
+
+    kind: Literal["drain"] = "drain"
+    node: str
+    rate: Annotated[float, Field(ge=0)]
+
+
+AnyMessage = Annotated[Push | Disconnect | Blocked | Drain, Field(discriminator="kind")]
+ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
+
+
+def encode(message: BusMessage) -> bytes:
+    """Raises ValueError for a message larger than MESSAGE_BYTES."""
+    data = message.model_dump_json(exclude_none=True).encode()
+    if len(data) > MESSAGE_BYTES:
+        raise ValueError(f"a message may have at most {MESSAGE_BYTES} bytes")
+    return data
+
+
+def decode(data: bytes) -> AnyMessage | None:
+    """None for what is no message of ours."""
+    if len(data) > MESSAGE_BYTES:
+        return None
+    try:
+        return ADAPTER.validate_json(data)
+    except ValidationError:
+        return None
