@@ -127,9 +127,13 @@ class Connection(Wire):
         self._held = head
         self._loop.call_soon(self._flush)
 
-    async def _write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> int:
+        """Write without waiting; how many bytes the client has not taken yet."""
         self._held += data
-        if self._flush() > DRAIN_ABOVE_BYTES:
+        return self._flush()
+
+    async def _write(self, data: bytes) -> None:
+        if self.push(data) > DRAIN_ABOVE_BYTES:
             try:
                 await self._writer.drain()
             except (ConnectionError, RuntimeError):

@@ -39,6 +39,10 @@ class Wire(Protocol):
 
     def hold(self, head: bytes) -> None: ...
 
+    def push(self, data: bytes) -> int: ...
+
+    def abort(self) -> None: ...
+
 
 class Pause(EventWrapper):
     """Where hypercorn waits while bytes follow a request that is being answered, and so reads nothing more."""
@@ -135,8 +139,10 @@ class HttpProtocol(H11Protocol):
             raise RequestRefused(431, with_body)
 
     async def _create_stream(self, request: h11.Request) -> None:
+        state = self.connection_state
         if wants_websocket(request):
-            self.stream = WebSocket(self, self._wire.count)
+            self.stream = WebSocket(self, self._wire, self._wire.count)
+            state = ConnectionState({"link": self.stream})
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         else:
             self.stream = HTTPStream(*stream_arguments(self))
@@ -149,7 +155,7 @@ class HttpProtocol(H11Protocol):
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
                 raw_path=target,
-                state=self.connection_state,
+                state=state,
             )
         )
 

@@ -32,8 +32,9 @@ BAD_REQUEST = Problem(
 PROBLEMS = {
     400: BAD_REQUEST,
     431: Problem("headers-too-large", "The request headers are too large", "Send fewer or shorter headers"),
+    500: Problem("internal", "Internal error", "Nothing of the inside is told; quote the request_id"),
     501: Problem("not-implemented", "That is not implemented here", "The only transfer coding here is chunked"),
-    503: Problem("overloaded", "Too many connections", "This server has as many connections as it may; try again"),
+    503: Problem("overloaded", "No new connections now", "This server is full or about to stop; try again"),
     505: Problem("http-version", "That HTTP version is not supported", "Only HTTP/1.0 and HTTP/1.1 are spoken here"),
 }
 
