@@ -19,7 +19,7 @@ from service.telemetry.metrics import Metrics
 async def serve(arguments: Namespace, settings: Settings) -> int:
     if arguments.processes > 1:
         return await supervised(settings, arguments.processes)
-    from service.wiring import serve as serve_node
+    from service.serving import serve as serve_node
 
     await serve_node(settings, arguments.index or 0, reuse_port=arguments.index is not None)
     return 0
@@ -28,7 +28,7 @@ async def serve(arguments: Namespace, settings: Settings) -> int:
 async def supervised(settings: Settings, processes: int) -> int:
     """Find a fault of configuration here, once; a child that fails at its start is started again for ever."""
     from service.server.supervisor import supervise
-    from service.wiring import require_tables
+    from service.serving import require_tables
 
     catalogue.load(settings)
     await require_tables(settings)

@@ -36,6 +36,12 @@ class Forbidden(AtpError):
     status, code, title = 403, "forbidden", "This key may not do that"
 
 
+class Blocked(Forbidden):
+    """An administrator keeps this user out for a time; `retry_after_s` says how long it still lasts."""
+
+    code, title = "blocked", "This user is kept out for a time"
+
+
 class NotFound(AtpError):
     status, code, title = 404, "not-found", "There is no such thing"
 
@@ -64,6 +70,12 @@ class Invalid(AtpError):
     """A well-formed body that breaks the schema; `extra["errors"]` lists `{field, message}`."""
 
     status, code, title = 422, "invalid", "The request does not fit the schema"
+
+
+class TooMany(AtpError):
+    """More at the same time than one client may have."""
+
+    status, code, title = 429, "too-many", "Too many at the same time"
 
 
 class Unavailable(AtpError):

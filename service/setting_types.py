@@ -6,6 +6,7 @@ A complaint never quotes the value: it may be a secret.
 import json
 import re
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -65,11 +66,20 @@ def postgresql_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError):
+        raise ValueError("must be a time zone such as Europe/Madrid") from None
+    return value
+
+
 Rate = Annotated[str, BeforeValidator(rate)]
 Names = Annotated[list[str], BeforeValidator(comma_separated)]
 Url = Annotated[str, AfterValidator(web_address)]
 OneLine = Annotated[SecretStr, AfterValidator(one_line)]
 PostgresqlUrl = Annotated[SecretStr, AfterValidator(postgresql_url)]
+Zone = Annotated[str, AfterValidator(zone)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

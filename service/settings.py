@@ -23,6 +23,7 @@ from service.setting_types import (
     Rate,
     Seconds,
     Url,
+    Zone,
     blank_is_none,
     from_json,
 )
@@ -134,6 +135,21 @@ class Settings(BaseSettings):
 
     max_websocket_connections: Count = Field(10_000, description="WebSockets one node holds; more get 1013")
     websocket_timeout: Seconds = Field(300.0, description="Seconds without a client message before a socket closes")
+
+    websockets_per_key: Count = Field(100, description="WebSockets one API key may hold on one node; more get 1008")
+    websockets_per_address: Count = Field(
+        1000, description="The same for one client address (an IPv6 /64); behind a proxy set TRUSTED_PROXIES"
+    )
+    websocket_origins: Names = Field(
+        [], description="Origins of other sites whose pages may open WebSockets, e.g. https://chat.example; *: all"
+    )
+    node_name: str = Field("", description="This node's name in the fleet table; default: host name and port")
+    presence_zone: Zone = Field("UTC", description="Time zone whose midnight ends the day of peaks and active users")
+    presence_shards: Annotated[int, Field(ge=1, le=256)] = Field(
+        1,
+        description="Parts that presence is spread over in Redis Cluster; the same on every node. With more than one, "
+        "peaks are sampled every 3 s",
+    )
 
     agent_response_ttl: Count = Field(7200, description="Seconds an agent's answer stays cached")
     query_cache_ttl: Count = Field(1800, description="Seconds a multi-agent answer stays cached")

@@ -79,7 +79,7 @@ def test_a_redis_url_that_could_not_work_is_refused(url: str) -> None:
     from service.state.redis import connect
 
     with pytest.raises(SettingsError) as raised:
-        connect(load(redis_url=url))
+        connect(load(redis_url=url), 0.3)
     assert "S3CRET" not in str(raised.value)
 
 

@@ -133,7 +133,7 @@ class Database:
 
     async def __aenter__(self) -> "Database":
         await self._pool.open()
-        self._metrics.observe_pool("postgresql", self._stats)
+        self._metrics.observe_pool("postgresql", self.stats)
         self._metrics.dependency_up.labels("postgresql").set_function(lambda: self._up)
         self._watch = asyncio.create_task(self._watch_server(), name="database-watch")
         return self
@@ -192,7 +192,8 @@ class Database:
         """Whether the watch's last look found the server answering."""
         return self._up
 
-    def _stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, int]:
+        """Connections idle and used, the most there may be, and callers that wait for one."""
         stats = self._pool.get_stats()
         size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
         return {"idle": idle, "used": size - idle, "max": stats["pool_max"], "pending": stats["requests_waiting"]}

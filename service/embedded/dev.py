@@ -22,8 +22,8 @@ from service.embedded.parts import EmbeddedParts
 from service.errors import AtpError
 from service.keys import issuing, store, token
 from service.server.listener import bind_socket
+from service.serving import serve
 from service.settings import Settings
-from service.wiring import serve
 
 ADMIN = "admin"
 PR_SET_PDEATHSIG = 1

@@ -1,28 +1,41 @@
-"""Who is calling: `X-API-Key`, or `Authorization: Bearer` as OpenAI's clients send it."""
+"""Who is calling: `X-API-Key`, `Authorization: Bearer` as OpenAI's clients send it, or a ticket on a WebSocket."""
 
 from starlette.types import Scope
 
 from service.errors import Forbidden, Unauthorized
+from service.keys.blocks import Blocks
 from service.keys.verifier import Identity, KeyVerifier
+from service.live.tickets import Tickets
 from service.telemetry.metrics import Metrics
 
 
 class Authenticator:
-    """Verifies the key of a request and its scope; counts refusals by reason, and leaves the prefix for the span."""
+    """Verifies the key of a request, its scope, and that its user is not kept out.
 
-    def __init__(self, verifier: KeyVerifier, metrics: Metrics) -> None:
-        self._verifier, self._failures = verifier, metrics.auth_failures
+    Counts refusals by reason, and leaves the key's prefix in the ASGI scope for the span.
+    """
 
-    async def identify(self, scope: Scope, needed: str) -> Identity:
-        """Raises Unauthorized or Forbidden."""
+    def __init__(self, verifier: KeyVerifier, tickets: Tickets, blocks: Blocks, metrics: Metrics) -> None:
+        self._verifier, self._tickets, self._blocks = verifier, tickets, blocks
+        self._failures = metrics.auth_failures
+
+    async def identify(self, scope: Scope, needed: str, ticket: str = "") -> Identity:
+        """Raises Unauthorized, Forbidden or Blocked."""
         try:
-            identity = await self._verifier.verify(presented_key(scope))
+            identity = await (self._by_ticket(ticket) if ticket else self._verifier.verify(presented_key(scope)))
             identity.require(needed)
+            self._blocks.check(identity.user_id)
         except (Unauthorized, Forbidden) as error:
-            self._failures.labels(error.extra["reason"]).inc()
+            self.refused(error.extra["reason"])
             raise
         scope["atp.key_prefix"] = identity.key_prefix
         return identity
+
+    def refused(self, reason: str) -> None:
+        self._failures.labels(reason).inc()
+
+    async def _by_ticket(self, ticket: str) -> Identity:
+        return await self._verifier.verify_hash(await self._tickets.redeem(ticket))
 
 
 def presented_key(scope: Scope) -> str:

@@ -1,6 +1,7 @@
 """From a request's bytes to a validated model: size, deadline, content type, JSON, schema."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import BadRequest, Invalid, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 Body = TypeVar("Body", bound=BaseModel)
+Valid = TypeVar("Valid")
 
 BODY_BYTES = 1_000_000
 # A body of the largest size over a poor line; longer is a client that holds a connection on purpose.
@@ -58,8 +60,14 @@ def too_large(limit_bytes: int) -> PayloadTooLarge:
 
 
 def parse(data: bytes, model: type[Body]) -> Body:
+    """Raises BadRequest or Invalid."""
+    return validated(lambda: model.model_validate_json(data))
+
+
+def validated(validate: Callable[[], Valid]) -> Valid:
+    """What pydantic makes of some input, its faults in our words; raises BadRequest (not JSON) or Invalid."""
     try:
-        return model.model_validate_json(data)
+        return validate()
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":

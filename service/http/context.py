@@ -82,8 +82,7 @@ class Context:
             await self._answer(exchange, receive)
 
     def _start_span(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Span:
-        parent = next((value for name, value in headers if name == b"traceparent"), None)
-        context = PROPAGATOR.extract({"traceparent": parent.decode("latin-1")}) if parent else None
+        context = parent_context(headers)
         return self._observers.tracer.start_span(scope["method"], context=context, kind=SpanKind.SERVER)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
@@ -131,6 +130,12 @@ def end_span(span: Span, method: str, route: str, status: int, key_prefix: str |
     if status >= 500:
         span.set_status(StatusCode.ERROR)
     span.end()
+
+
+def parent_context(headers: list[tuple[bytes, bytes]]) -> otel_context.Context | None:
+    """The caller's trace, when it sent a `traceparent` (W3C Trace Context)."""
+    parent = next((value for name, value in headers if name == b"traceparent"), None)
+    return PROPAGATOR.extract({"traceparent": parent.decode("latin-1")}) if parent else None
 
 
 def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:

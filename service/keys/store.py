@@ -25,6 +25,12 @@ SELECT_KEYS = KEY_COLUMNS + " WHERE %s::text IS NULL OR u.username = %s OR u.id 
 UPDATE_REVOKED = """
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE prefix = %s RETURNING key_hash"""
 
+SELECT_ENDED = """
+SELECT h FROM unnest(%s::bytea[]) AS h
+WHERE NOT EXISTS (
+    SELECT FROM api_keys k JOIN users u ON u.id = k.user_id
+    WHERE k.key_hash = h AND k.revoked_at IS NULL AND u.active AND (k.expires_at IS NULL OR k.expires_at > now()))"""
+
 
 @dataclass(frozen=True)
 class User:
@@ -86,3 +92,9 @@ async def update_revoked(connection: Connection, prefix: str) -> bytes | None:
     """Mark a key revoked (again is fine); its hash, or None when there is no such key."""
     row = await (await connection.execute(UPDATE_REVOKED, (prefix,))).fetchone()
     return row[0] if row else None
+
+
+async def select_ended(connection: Connection, key_hashes: list[bytes]) -> set[bytes]:
+    """Those that are revoked, expired, unknown, or of an inactive user."""
+    rows = await (await connection.execute(SELECT_ENDED, (key_hashes,))).fetchall()
+    return {row[0] for row in rows}

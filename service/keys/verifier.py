@@ -8,7 +8,7 @@ believed for STALE_S, so that an outage does not lock everybody out.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -60,6 +60,7 @@ class KeyVerifier:
         self._loading: dict[bytes, asyncio.Task[Identity]] = {}
         self._cursor = ""
         self._changes = 0
+        self.on_change: Callable[[bytes | None], None] = unheard
 
     async def verify(self, text: str) -> Identity:
         """The identity behind a token.
@@ -68,21 +69,30 @@ class KeyVerifier:
             Unauthorized: malformed, unknown, revoked or expired, or its user is inactive.
             DatabaseUnavailable: an unknown key while PostgreSQL is away.
         """
-        identity = await self._identity(text)
+        key_hash = token.digest(text)
+        if key_hash not in self._known and not token.well_formed(text):
+            raise Unauthorized("The API key is malformed.", reason="malformed")
+        return await self.verify_hash(key_hash)
+
+    async def verify_hash(self, key_hash: bytes) -> Identity:
+        """The identity behind a key that was shown before, as a ticket tells; raises as `verify`."""
+        identity = await self._identity(key_hash)
         if identity.refused:
             raise Unauthorized("The API key is no longer valid.", reason=identity.refused)
         if identity.expires_at and identity.expires_at <= datetime.now(UTC):
             raise Unauthorized("The API key has expired.", reason="expired")
         return identity
 
-    async def _identity(self, text: str) -> Identity:
-        key_hash = token.digest(text)
+    async def ended(self, key_hashes: Collection[bytes]) -> set[bytes]:
+        """Which of these keys are no longer good, asked of PostgreSQL itself; raises DatabaseUnavailable."""
+        async with self._db.connection("select_ended_keys") as connection:
+            return await store.select_ended(connection, list(key_hashes))
+
+    async def _identity(self, key_hash: bytes) -> Identity:
         known = self._known.get(key_hash)
         age = self._clock() - known[1] if known else STALE_S
         if known and age < (FRESH_DEGRADED_S if self._revocations.degraded else FRESH_S):
             return known[0]
-        if not token.well_formed(text):
-            raise Unauthorized("The API key is malformed.", reason="malformed")
         try:
             return await self._load_once(key_hash)
         except DatabaseUnavailable:
@@ -123,6 +133,7 @@ class KeyVerifier:
     def _forget(self, key_hash: bytes) -> None:
         self._changes += 1
         self._known.pop(key_hash, None)
+        self.on_change(key_hash)
 
     async def revoked(self, key_hash: bytes) -> None:
         """Tell every node, this one at once, that a key changed in PostgreSQL."""
@@ -146,11 +157,16 @@ class KeyVerifier:
                 self._cursor = await shared.end()
                 self._changes += 1
                 self._known.clear()
+                self.on_change(None)
             self._cursor, revoked = await shared.since(self._cursor)
         except StateUnavailable:
             return  # the breaker's probe sees it too; until it opens this is one missed look
         for key_hash in revoked:
             self._forget(key_hash)
+
+
+def unheard(key_hash: bytes | None) -> None:
+    """Nobody asked to be told of changed keys; None stands for any of them."""
 
 
 def to_identity(row: store.KeyRow) -> Identity:

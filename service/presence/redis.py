@@ -4,48 +4,45 @@ Keys, all of one shard under one hash tag, so that a script may touch them and R
 
 | key | type | what |
 |---|---|---|
-| `atp:{presence:<shard>}:o:<owner>` | hash | a node's sessions: id -> device, since, client, user |
-| `…:u` | hash | user -> number of sessions |
-| `…:c` | hash | users, and sessions by device |
-| `…:p` | hash | peaks of today and of all time |
+| `atp:{presence:<shard>}:o:<owner>` | hash | a node's sockets (of `rest`: REST sessions): id -> packed |
+| `…:x` | zset | REST session -> its end in milliseconds of the server's clock |
+| `…:u` | hash | user -> sockets + REST_WEIGHT * REST sessions |
+| `…:c` | hash | users; sessions by device; REST ones alone as `rest:<device>` |
+| `…:p` | hash | peaks of today and of all time; of the whole fleet, on shard 0 |
 | `…:d:<date>` | HyperLogLog | users seen that day |
-| `atp:{presence:0}:leases` | zset | incarnation of a node -> end of its lease |
 
-A node's sessions live as long as its lease; nothing is stored or sent for one that is merely connected.
+A node's sockets live as long as its lease (see leases.py); nothing is stored or sent for one that is merely connected.
 """
 
 import time
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta, tzinfo
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from service.devices import DEVICES
-from service.presence.sessions import Counts, Peak, Session, moment
+from service.devices import DEVICES, Device
+from service.presence import shards
+from service.presence.leases import SCRIPTS, Leases
+from service.presence.pages import redis_place
+from service.presence.sessions import (
+    REST_TTL_S,
+    REST_WEIGHT,
+    Card,
+    Change,
+    Counts,
+    Page,
+    Peak,
+    moment,
+    socket_count,
+    split_number,
+)
+from service.presence.shards import BATCH, REST, Recount, batches, key, pairs, shard_of, together
 from service.state.redis import Client, RedisState
 from service.state.scripts import Script
 
-SCRIPTS = Path(__file__).parent / "lua"
-LEASES = "atp:{presence:0}:leases"
-LEASE_MS = 10_000
-# A join that was on its way when its incarnation ended lands within a deadline; a minute is many of them.
-FORGET_OVER_MS = 60_000
 MONTH_DAYS = 30
-BATCH = 200  # sessions in one round trip: a few milliseconds of the server's time
-FIELD = "\x1f"
-
-
-@dataclass(frozen=True)
-class Leases:
-    """The server's clock in milliseconds, how many incarnations live, and the names of those that are over."""
-
-    now_ms: int
-    alive: int
-    over: list[str]
+NUMBERS = 1000  # users' numbers in one round trip
 
 
 class RedisPresence:
@@ -55,93 +52,145 @@ class RedisPresence:
         self, redis: RedisState, zone: tzinfo, shards: int = 1, clock: Callable[[], float] = time.time
     ) -> None:
         self._redis, self._zone, self._shards, self._clock = redis, zone, shards, clock
-        self._join, self._leave = Script(SCRIPTS / "join.lua"), Script(SCRIPTS / "leave.lua")
-        self._counts = Script(SCRIPTS / "counts.lua")
-        self._lease, self._leases = Script(SCRIPTS / "lease.lua"), Script(SCRIPTS / "leases.lua")
+        self.leases = Leases(redis)
+        self._change, self._counts = Script(SCRIPTS / "change.lua"), Script(SCRIPTS / "counts.lua")
+        self._raise_peak, self._recount = Script(SCRIPTS / "peak.lua"), Script(SCRIPTS / "recount.lua")
 
-    async def join(self, owner: str, sessions: Iterable[Session]) -> None:
-        today = self._day(0)
-        for shard, batch in self._batches(sessions):
-            base = key(shard)
-            keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c", f"{base}:p", f"{base}:d:{today}"]
-            arguments: list[Any] = [today, (MONTH_DAYS + 1) * 86_400]
-            for session in batch:
-                arguments += session.session_id, packed(session), session.user_id, session.device
-            await self._run("presence_join", partial(self._join.call, keys=keys, arguments=arguments))
+    async def change(self, owner: str, changes: Sequence[Change]) -> bool:
+        """One call for each shard and kind and BATCH; the shards at the same time."""
+        groups: dict[tuple[int, str], list[Change]] = defaultdict(list)
+        for change in sorted(changes, key=lambda change: change.lives_ms is not None):  # leaves first
+            session = change.session
+            groups[shard_of(session.user_id, self._shards), owner if session.kind == "socket" else REST].append(change)
+        await together(self._change_group(shard, holder, group) for (shard, holder), group in groups.items())
+        return True
 
-    async def leave(self, owner: str, sessions: Iterable[Session]) -> None:
-        for shard, batch in self._batches(sessions):
-            ids = [session.session_id for session in batch]
-            await self._leave_ids(owner, shard, ids)
+    async def _change_group(self, shard: int, owner: str, group: list[Change]) -> None:
+        for batch in batches(group, BATCH):
+            await self._write(shard, owner, [text for change in batch for text in shards.arguments(change)])
 
-    async def _leave_ids(self, owner: str, shard: int, ids: Sequence[str | bytes]) -> None:
-        base = key(shard)
-        keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c"]
-        await self._run("presence_leave", lambda r: self._leave.call(r, keys, ids))
+    async def _write(self, shard: int, owner: str, changes: Sequence[Any], end_at_most: int = 0) -> int:
+        """See change.lua for `changes`; how many left."""
+        base, today, rest = key(shard), self._day(0), owner == REST
+        keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c", f"{base}:p", f"{base}:d:{today}"]
+        head = [today, (MONTH_DAYS + 1) * 86_400, REST_WEIGHT if rest else 1, int(self._shards == 1)]
+        arguments = [*head, end_at_most, REST_TTL_S * 1000, *changes]
+        return int(await self._run("change", self._change, [*keys, f"{base}:x"] if rest else keys, arguments))
 
     async def counts(self) -> Counts:
-        shards = [await self._run("presence_counts", partial(self._read, shard=shard)) for shard in self._all()]
-        alive = (await self.leases()).alive
-        totals = sum((counters for counters, _, _ in shards), Counter[str]())
-        peaks = shards[0][1] if len(shards) == 1 else {}
+        seen, *found = await together([self.leases.seen(), *(self._read(shard) for shard in self._all())])
+        totals = sum((counters for counters, _, _ in found), Counter[str]())
+        peaks: dict[bytes, bytes] = found[0][1]
         return Counts(
             online_users=totals["users"],
             sessions={device: totals[device] for device in DEVICES},
-            peak_today=self._today(peaks, totals["users"]),
-            peak_all_time=Peak(int(peaks[b"all"]), moment(int(peaks[b"all_at"]))) if b"all" in peaks else Peak(),
+            sockets=socket_count(totals),
+            peak_today=self._peak_of(peaks, "day", totals["users"]),
+            peak_all_time=self._peak_of(peaks, "all", totals["users"]),
             active_users={
-                window: sum(seen[position] for _, _, seen in shards)
+                window: sum(days[position] for _, _, days in found)
                 for position, window in enumerate(("day", "week", "month"))
             },
-            nodes=alive,
+            nodes=seen.alive,
         )
 
-    async def _read(self, client: Client, shard: int) -> tuple[Counter[str], dict[bytes, bytes], list[int]]:
+    async def _read(self, shard: int) -> tuple[Counter[str], dict[bytes, bytes], list[int]]:
         base = key(shard)
         days = [f"{base}:d:{self._day(back)}" for back in range(MONTH_DAYS)]
-        counters, peaks, *seen = await self._counts.call(client, [f"{base}:c", f"{base}:p", *days], [])
-        return Counter({name.decode(): int(value) for name, value in pairs(counters)}), dict(pairs(peaks)), seen
+        counters, peaks, *seen = await self._run("counts", self._counts, [f"{base}:c", f"{base}:p", *days], [])
+        return shards.counter(counters), dict(pairs(peaks)), seen
 
-    def _today(self, peaks: dict[bytes, bytes], online: int) -> Peak:
-        """The stored peak of today; after midnight, before anybody came, those who are still here."""
-        if peaks.get(b"date", b"").decode() == self._day(0):
-            return Peak(int(peaks[b"day"]), moment(int(peaks[b"day_at"])))
-        return Peak(online, moment(self._clock()) if online else None)
+    def _peak_of(self, peaks: dict[bytes, bytes], name: str, online: int) -> Peak:
+        """The stored peak, unless it is of another day or more are online than when it was last sampled."""
+        users, stale = int(peaks.get(name.encode(), -1)), peaks.get(b"date", b"").decode() != self._day(0)
+        if users < online or (name == "day" and stale):
+            return Peak(online, moment(self._clock()) if online else None)
+        return Peak(users, moment(int(peaks[f"{name}_at".encode()])))
 
-    async def begin_lease(self, owner: str) -> None:
-        await self._run("presence_lease", lambda r: self._lease.call(r, [LEASES], [owner, LEASE_MS, 1]))
+    async def sample_peak(self) -> None:
+        """Raise the peaks to the users online now, where they are spread over shards; one shard keeps its own."""
+        if self._shards == 1:
+            return
+        found = await together(self._field(f"{key(shard)}:c", "users") for shard in self._all())
+        await self._run(
+            "peak", self._raise_peak, [f"{key(0)}:p"], [self._day(0), sum(int(users or 0) for users in found)]
+        )
 
-    async def renew_lease(self, owner: str) -> bool:
-        """False when the lease had ended or Redis has lost it: the incarnation is over."""
-        held = await self._run("presence_lease", lambda r: self._lease.call(r, [LEASES], [owner, LEASE_MS, 0]))
-        return bool(held)
+    async def _field(self, name: str, field: str) -> Any:
+        return await self._redis.run("presence_users", lambda r: r.hget(name, field))
 
-    async def leases(self) -> Leases:
-        now_ms, alive, *over = await self._run("presence_leases", lambda r: self._leases.call(r, [LEASES], []))
-        return Leases(now_ms, alive, [name.decode() for name in over])
+    async def sockets(self, users: Collection[str] | None, devices: Collection[Device] | None) -> int:
+        if users is not None:
+            return await self._sockets_of(users)
+        names = DEVICES if devices is None else devices
+        found = await together(self._counters(shard) for shard in self._all())
+        return sum(socket_count(counters, names) for counters in found)
 
-    async def end_lease(self, owner: str) -> None:
-        """Give the lease up now; what is left of the owner's sessions is for anybody to reap."""
-        now_ms = (await self.leases()).now_ms
-        await self._run("presence_end_lease", lambda r: r.zadd(LEASES, {owner: now_ms - 1}, xx=True))
+    async def _counters(self, shard: int) -> Counter[str]:
+        found = await self._redis.run("presence_sockets", lambda r: r.hgetall(f"{key(shard)}:c"))
+        return shards.counter([part for pair in found.items() for part in pair])
 
-    async def forget(self, seen: Leases) -> None:
-        """Stop listing the incarnations that had been over for long when `seen` was read; reap those first."""
-        until = seen.now_ms - FORGET_OVER_MS
-        await self._run("presence_forget", lambda r: r.zremrangebyscore(LEASES, "-inf", until))
+    async def _sockets_of(self, users: Collection[str]) -> int:
+        groups: dict[int, list[str]] = defaultdict(list)
+        for user in users:
+            groups[shard_of(user, self._shards)].append(user)
+        parts = ((shard, batch) for shard, group in groups.items() for batch in batches(group, NUMBERS))
+        numbers = await together(self._numbers(shard, batch) for shard, batch in parts)
+        return sum(split_number(int(number or 0))[0] for batch in numbers for number in batch)
+
+    async def _numbers(self, shard: int, users: Sequence[str]) -> list[Any]:
+        found: list[Any] = await self._redis.run("presence_sockets", lambda r: r.hmget(f"{key(shard)}:u", users))
+        return found
+
+    async def online_page(self, cursor: str, limit: int) -> Page:
+        """By HSCAN: a user may come twice while others come and go, and a page may be longer than `limit`."""
+        shard, place = redis_place(cursor, self._shards)
+        users: list[tuple[str, int, int]] = []
+        while len(users) < limit:
+            scan = partial(_scan, name=f"{key(shard)}:u", place=place, count=limit - len(users))
+            place, found = await self._redis.run("presence_page", scan)
+            users += [(user.decode(), *split_number(int(number))) for user, number in found.items()]
+            if not place:
+                shard += 1
+                if shard == self._shards:
+                    return Page(users, "")
+        return Page(users, f"{shard}.{place}")
+
+    async def cards(self, own: Card) -> list[Card]:
+        return await self.leases.cards()
 
     async def reap(self, owner: str) -> int:
         """Remove every session of an incarnation that is over, in small batches; how many there were."""
-        reaped = 0
-        for shard in self._all():
-            name = f"{key(shard)}:o:{owner}"
-            while ids := await self._run("presence_reap", partial(some_fields, name=name)):
-                await self._leave_ids(owner, shard, ids)
-                reaped += len(ids)
+        return sum(await together(self._reap_shard(shard, owner) for shard in self._all()))
+
+    async def _reap_shard(self, shard: int, owner: str) -> int:
+        reaped, some = 0, partial(_some_fields, name=f"{key(shard)}:o:{owner}")
+        while ids := await self._redis.run("presence_reap", some):
+            reaped += await self._write(shard, owner, [text for name in ids for text in (name, "", 0)])
         return reaped
 
-    async def _run(self, operation: str, call: Callable[[Client], Any]) -> Any:
-        return await self._redis.run(operation, call)
+    async def end_expired(self) -> int:
+        """End the REST sessions whose time has come, in small batches; how many there were."""
+        return sum(await together(self._end_expired(shard) for shard in self._all()))
+
+    async def _end_expired(self, shard: int) -> int:
+        ended = 0
+        while more := await self._write(shard, REST, [], end_at_most=BATCH):
+            ended += more
+        return ended
+
+    async def recount(self, owners: Sequence[str]) -> Recount:
+        """Of every shard, at one moment each."""
+        return sum(await together(self._recount_shard(shard, owners) for shard in self._all()), Recount())
+
+    async def _recount_shard(self, shard: int, owners: Sequence[str]) -> Recount:
+        base = key(shard)
+        keys = [f"{base}:c", f"{base}:u", f"{base}:x", *(f"{base}:o:{owner}" for owner in (REST, *owners))]
+        counters, users, ends, rest, *held = await self._run("recount", self._recount, keys, [])
+        return Recount.of(shards.counter(counters), users, ends, rest, dict(zip(owners, held, strict=True)))
+
+    async def _run(self, operation: str, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return await self._redis.run(f"presence_{operation}", lambda r: script.call(r, keys, arguments))
 
     def _all(self) -> range:
         return range(self._shards)
@@ -149,29 +198,11 @@ class RedisPresence:
     def _day(self, back: int) -> str:
         return (moment(self._clock()).astimezone(self._zone).date() - timedelta(days=back)).isoformat()
 
-    def _batches(self, sessions: Iterable[Session]) -> Iterator[tuple[int, list[Session]]]:
-        by_shard: dict[int, list[Session]] = defaultdict(list)
-        for session in sessions:
-            by_shard[zlib.crc32(session.user_id.encode()) % self._shards].append(session)
-        for shard, group in by_shard.items():
-            for start in range(0, len(group), BATCH):
-                yield shard, group[start : start + BATCH]
 
-
-async def some_fields(client: Client, name: str) -> list[bytes]:
+async def _some_fields(client: Client, name: str) -> list[bytes]:
     fields: list[bytes] = await client.hrandfield(name, BATCH)
     return fields
 
 
-def pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """A script's list of name, value, name, value… as pairs."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def key(shard: int) -> str:
-    return f"atp:{{presence:{shard}}}"
-
-
-def packed(session: Session) -> str:
-    """leave.lua reads it back; the user comes last."""
-    return FIELD.join([session.device, str(session.since_s), session.client_id, session.user_id])
+async def _scan(client: Client, name: str, place: int, count: int) -> Any:
+    return await client.hscan(name, place, count=count)

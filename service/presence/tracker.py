@@ -1,34 +1,49 @@
-"""The tracker of online users, as the guide uses it: add_user, remove_user, get_stats.
+"""The tracker of online users, as the guide uses it: add_user, remove_user, heartbeat, get_stats.
 
-This node's own sessions are always in memory. While Redis answers, they are counted there too, under the name of this
-node's incarnation, which holds a lease. An incarnation whose lease was lost (an outage, a flush, a frozen process) is
-over: the node begins another, counts its sessions under the new name, and removes what the old one left.
+This node's own sockets are always in memory, and so are the REST sessions it heard of in the last minute. While Redis
+answers, they are counted there too: the sockets under the name of this node's incarnation, which holds a lease, the
+REST sessions under one name that all nodes share. An incarnation whose lease was lost (an outage, a flush, a frozen
+process) is over: the node begins another, counts its sessions under the new name, and removes what the old one left.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
 
 from service.devices import DEVICES, Device
 from service.errors import Invalid, StateUnavailable
+from service.presence.audit import Audit
+from service.presence.changes import Changes
 from service.presence.memory import MemoryPresence
+from service.presence.pages import check_limit
 from service.presence.redis import RedisPresence
-from service.presence.sessions import Counts, Peak, Presence, Session
+from service.presence.sessions import Card, Page, Presence, Session, rest_id
+from service.presence.shards import BATCH, batches
+from service.presence.stats import described
 from service.state.failover import Failover
 
 log = structlog.get_logger()
 
 # A third of the lease: two renewals may be lost before it ends.
 BEAT_S = 3.0
+AUDIT_EVERY_S = 30.0
 ID_CHARACTERS = 128
 
 
+def ignored(drift: float) -> None:
+    """Where nobody watches the drift."""
+
+
 class Tracker:
-    """Counts this node's sessions; `run()` keeps the lease and reaps dead nodes, owned by the composition root."""
+    """Counts this node's sessions; `run()` keeps the lease and reaps dead nodes, owned by the composition root.
+
+    `card` is what this node says of itself to the fleet, asked at each beat: small, and fit for JSON. `drift` is told
+    what each audit found.
+    """
 
     def __init__(
         self,
@@ -36,43 +51,97 @@ class Tracker:
         memory: MemoryPresence,
         fleet: RedisPresence | None = None,
         clock: Callable[[], float] = time.time,
+        *,
+        card: Callable[[], Card] = dict,
+        drift: Callable[[float], None] = ignored,
     ) -> None:
         self._presence, self._memory, self._fleet, self._clock = presence, memory, fleet, clock
+        self._card, self._drift = card, drift
         self._owner = new_incarnation()
-        self._changing = asyncio.Lock()
+        self._beginning = asyncio.Lock()
+        self._changes = Changes(self._write)
+        self._audit = Audit()
+        self._untold = False  # a write of this incarnation did not reach the fleet
 
     async def add_user(self, user_id: str, session_id: str, client_id: str, device_type: str = "unknown") -> None:
-        """Count a session; doing it again changes nothing. Raises Invalid for an id that is not 1 to 128 characters."""
-        for name, value in (("user_id", user_id), ("session_id", session_id), ("client_id", client_id)):
-            check_id(name, value)
-        device: Device = device_type if device_type in DEVICES else "unknown"
-        session = Session(session_id, user_id, client_id, device, int(self._clock()))
-        if self._memory.add(session):
-            await self._presence.call(lambda presence: presence.join(self._owner, [session]))
+        """Count a socket; doing it again changes nothing. Raises Invalid for an id that is not 1 to 128 characters."""
+        check_ids(user_id, session_id, client_id)
+        session = Session(session_id, user_id, client_id, known_device(device_type), int(self._clock()))
+        if self._memory.add(session) or not self._changes.idle:
+            await self._changes.made([session])
 
     async def remove_user(self, session_id: str) -> None:
-        """Stop counting a session; one that is not here is no fault."""
+        """Stop counting a socket; one that is not here is no fault."""
         session = self._memory.sessions.get(session_id)
         if session and self._memory.remove(session):
-            await self._presence.call(lambda presence: presence.leave(self._owner, [session]))
+            await self._changes.made([session])
+
+    async def heartbeat(self, user_id: str, session_id: str, client_id: str, device_type: str = "unknown") -> None:
+        """Count a REST session for REST_TTL_S from now, whichever node hears its next heartbeat.
+
+        Sessions of different users are different, whatever ids they chose. Raises Invalid as add_user.
+        """
+        check_ids(user_id, session_id, client_id)
+        name, since_s = rest_id(user_id, session_id), int(self._clock())
+        session = Session(name, user_id, client_id, known_device(device_type), since_s, "rest")
+        self._memory.touch(session)
+        await self._changes.made([session])
+
+    async def end_heartbeat(self, session_id: str, user_id: str) -> None:
+        """End a REST session now; one that is not there is no fault.
+
+        It may be counted until its time when Redis is away, or when another node that heard of it too registers anew.
+        """
+        check_ids(user_id, session_id)
+        session = Session(rest_id(user_id, session_id), user_id, "", "unknown", 0, "rest")
+        self._memory.remove(session)
+        await self._changes.made([session])
 
     async def get_stats(self) -> dict[str, Any]:
-        """The fleet's counts, or this node's with `degraded` true while Redis is away."""
+        """The fleet's counts, or this node's with `degraded` true while Redis is away.
+
+        Peaks are exact with one shard; with several they are sampled every BEAT_S by each node.
+        """
         counts = await self._presence.call(lambda presence: presence.counts())
         return described(counts, self._presence.degraded)
 
+    async def sockets(self, users: Collection[str] | None = None, devices: Collection[Device] | None = None) -> int:
+        """How many sockets the fleet (or this node, while Redis is away) has: all, or of users, or of devices."""
+        if users is not None and devices is not None:
+            raise ValueError("either users or devices")
+        return await self._presence.call(lambda presence: presence.sockets(users, devices))
+
+    async def online_page(self, cursor: str = "", limit: int = 100) -> Page:
+        """Some of those online; go on with `next_cursor` until it is empty.
+
+        While others come and go a user may be said twice, and a page may be longer than `limit`; one who is online all
+        the time is said at least once. Raises BadRequest for a malformed cursor, or a limit that is not 1 to 1000.
+        """
+        check_limit(limit)
+        return await self._presence.call(lambda presence: presence.online_page(cursor, limit))
+
+    async def nodes(self) -> list[Card]:
+        """The cards of the nodes that live; this one's alone while Redis is away."""
+        return await self._presence.call(lambda presence: presence.cards(self._card()))
+
     async def run(self) -> None:
-        """Beat for ever."""
+        """Beat for ever, and audit every AUDIT_EVERY_S."""
         while self._fleet:
-            if not self._presence.degraded:
-                await self._beat(self._fleet)
-            await asyncio.sleep(BEAT_S)
+            for _ in range(round(AUDIT_EVERY_S / BEAT_S)):
+                await self.beat()
+                await asyncio.sleep(BEAT_S)
+            await self._unless_away(self.audit)
+
+    async def beat(self) -> None:
+        """Hold the lease, or begin anew when it was lost; then remove whatever is over, of any node."""
+        await self._unless_away(self._beat)
 
     async def close(self) -> None:
         """Leave at once, so that nobody has to wait for the lease to end."""
+        await self._changes.close()
         if self._fleet and not self._presence.degraded:
             try:
-                await self._fleet.end_lease(self._owner)
+                await self._fleet.leases.end(self._owner)
                 await self._fleet.reap(self._owner)
             except StateUnavailable:
                 return  # the lease ends by itself, and a survivor reaps
@@ -80,60 +149,81 @@ class Tracker:
     async def begin(self) -> None:
         """Begin a new incarnation: count every session of this node under a new name, then remove the old one's.
 
-        In this order users never drop out of the count; sessions are counted twice for a moment. Safe to repeat.
+        In this order users never drop out of the count; sockets are counted twice for a moment. Safe to repeat.
+
+        1. Lease the new name, so that what is counted under it is reaped if this node dies.
+        2. Change to it, and touch every session. Who joins or leaves meanwhile shares these writes or comes after.
+        3. End the old name and reap it. A write that lands late under it is reaped with it, by any node.
         """
         if self._fleet is None:
             return
-        async with self._changing:
-            old, self._owner = self._owner, new_incarnation()
-            await self._fleet.begin_lease(self._owner)
+        async with self._beginning:
+            old, new = self._owner, new_incarnation()
+            await self._fleet.leases.begin(new, self._card())
+            self._owner, self._untold = new, False
+            self._memory.expire()
             sessions = list(self._memory.sessions.values())
-            await self._fleet.join(self._owner, sessions)
-            gone = [session for session in sessions if session.session_id not in self._memory.sessions]
-            await self._fleet.leave(self._owner, gone)  # they left while we counted them
-            await self._fleet.end_lease(old)
+            for batch in batches(sessions, BATCH):
+                if not await self._changes.made(batch):
+                    raise StateUnavailable("presence_begin: not all sessions were told")
+            await self._fleet.leases.end(old)
             await self._fleet.reap(old)
         log.info("presence.incarnation", sessions=len(sessions))
 
-    async def _beat(self, fleet: RedisPresence) -> None:
+    async def audit(self) -> int:
+        """Recount the fleet, and this node's own part of it; how far the counters are off, which should be 0."""
+        if self._fleet is None:
+            return 0
+        own = self._memory.socket_sessions() if self._changes.idle else None
+        drift = await self._audit.run(self._fleet, self._owner, own, lambda: self._changes.idle)
+        self._drift(drift)
+        if drift:
+            log.error("presence.drift", sessions=drift)
+        return drift
+
+    async def _write(self, touched: Sequence[Session]) -> bool:
+        owner, changes = self._owner, [self._memory.change_of(session) for session in touched]
+        told = await self._presence.call(lambda presence: presence.change(owner, changes))
+        self._untold = self._untold or not told
+        return told
+
+    async def _beat(self) -> None:
+        if self._fleet is None:
+            return
+        if not await self._fleet.leases.renew(self._owner, self._card()) or self._untold:
+            await self.begin()
+        await reap_dead(self._fleet)
+        await self._fleet.end_expired()
+        await self._fleet.sample_peak()
+
+    async def _unless_away(self, work: Callable[[], Any]) -> None:
+        if self._presence.degraded:
+            return
         try:
-            if not await fleet.renew_lease(self._owner):
-                await self.begin()
-            await reap_dead(fleet)
+            await work()
         except StateUnavailable as error:
             log.warning("presence.beat_missed", reason=str(error))
 
 
 async def reap_dead(fleet: RedisPresence) -> None:
     """Remove the sessions of every incarnation that is over; all survivors do it, and it is idempotent."""
-    leases = await fleet.leases()
-    for owner in leases.over:
+    seen = await fleet.leases.seen()
+    for owner in seen.over:
         if reaped := await fleet.reap(owner):
             log.info("presence.reaped", sessions=reaped)
-    if leases.over:
-        await fleet.forget(leases)
+    if seen.over:
+        await fleet.leases.forget(seen)
 
 
 def new_incarnation() -> str:
     return secrets.token_hex(8)
 
 
-def check_id(name: str, value: str) -> None:
-    if not 0 < len(value) <= ID_CHARACTERS or not value.isprintable():
-        raise Invalid(f"{name} must be 1 to {ID_CHARACTERS} printable characters.")
+def known_device(said: str) -> Device:
+    return said if said in DEVICES else "unknown"
 
 
-def described(counts: Counts, degraded: bool) -> dict[str, Any]:
-    return {
-        "online_users": counts.online_users,
-        "sessions": sum(counts.sessions.values()),
-        "devices": counts.sessions,
-        "peak": {"today": peak(counts.peak_today), "all_time": peak(counts.peak_all_time)},
-        "active_users": counts.active_users,
-        "nodes": counts.nodes,
-        "degraded": degraded,
-    }
-
-
-def peak(found: Peak) -> dict[str, Any]:
-    return {"users": found.users, "at": found.at.isoformat() if found.at else None}
+def check_ids(user_id: str, session_id: str, client_id: str = "-") -> None:
+    for name, value in (("user_id", user_id), ("session_id", session_id), ("client_id", client_id)):
+        if not 0 < len(value) <= ID_CHARACTERS or not value.isprintable():
+            raise Invalid(f"{name} must be 1 to {ID_CHARACTERS} printable characters.")

@@ -8,6 +8,7 @@
 
 The library's defaults retry ten times with long timeouts: a silent server would hold one GET for a minute. Here a call
 gets REDIS_REQUEST_TIMEOUT and no retry; the breaker and memory are the retry. Commands must be idempotent.
+Blocking reads go through a RedisState of their own, with a longer deadline, so that none of them waits in the way.
 """
 
 import asyncio
@@ -53,13 +54,14 @@ class Address:
 class RedisState:
     """One Redis, as the capabilities use it: `await redis.run("publish", lambda r: r.xadd(…))`."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._timeout_s = settings.redis_request_timeout
+    def __init__(self, settings: Settings, metrics: Metrics, timeout_s: float | None = None) -> None:
+        """`timeout_s` is the deadline of a call, REDIS_REQUEST_TIMEOUT unless told; connecting never gets longer."""
+        self._timeout_s = timeout_s or settings.redis_request_timeout
         self._durations = metrics.db_duration
-        self._client, *self._companions = connect(settings)
+        self._client, *self._companions = connect(settings, self._timeout_s)
 
     async def run(self, operation: str, call: Callable[[Client], Awaitable[Result]]) -> Result:
-        """Run one idempotent operation under the request-path deadline.
+        """Run one idempotent operation under the deadline.
 
         Raises:
             StateUnavailable: Redis is away, silent or failing over.
@@ -80,6 +82,15 @@ class RedisState:
     async def ping(self) -> None:
         await self.run("ping", lambda client: client.ping())
 
+    async def stats(self) -> dict[str, int]:
+        """What Redis says of its memory, in bytes; a cluster's nodes together. Raises as `run`."""
+        info = await self.run("info", lambda client: client.info("memory"))
+        nodes = [info] if "used_memory" in info else list(info.values())
+        return {
+            "memory_used_bytes": sum(node["used_memory"] for node in nodes),
+            "memory_max_bytes": sum(node["maxmemory"] for node in nodes),
+        }
+
     async def close(self) -> None:
         for client in (self._client, *self._companions):
             try:
@@ -89,20 +100,20 @@ class RedisState:
                 continue  # a server that is gone has nothing left to be told
 
 
-def connect(settings: Settings) -> list[Client]:
+def connect(settings: Settings, timeout_s: float) -> list[Client]:
     """A client for REDIS_URL, and those it works through (sentinels), to be closed too; no connection is made yet.
 
     Raises:
         SettingsError: the URL has a scheme or shape we do not know.
     """
     try:
-        return clients(settings, settings.redis_url.get_secret_value())
+        return clients(settings, settings.redis_url.get_secret_value(), timeout_s)
     except ValueError:  # its text may hold the password
         raise SettingsError("REDIS_URL: port and database must be numbers") from None
 
 
-def clients(settings: Settings, url: str) -> list[Client]:
-    options = connection_options(settings)
+def clients(settings: Settings, url: str, timeout_s: float) -> list[Client]:
+    options = connection_options(settings, timeout_s)
     match urlsplit(url).scheme:
         case "redis" | "rediss":
             pool = BlockingConnectionPool.from_url(
@@ -116,9 +127,9 @@ def clients(settings: Settings, url: str) -> list[Client]:
     raise SettingsError("REDIS_URL: must start with redis://, rediss://, redis+sentinel:// or redis+cluster://")
 
 
-def connection_options(settings: Settings) -> dict[str, Any]:
+def connection_options(settings: Settings, timeout_s: float) -> dict[str, Any]:
     return {
-        "socket_timeout": settings.redis_request_timeout,
+        "socket_timeout": timeout_s,
         "socket_connect_timeout": settings.redis_request_timeout,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "atp",
@@ -131,8 +142,10 @@ def sentinel_clients(address: Address, settings: Settings, options: dict[str, An
     service, db = (*address.path, "0")[:2] if address.path else ("", "0")
     if not service:
         raise SettingsError("REDIS_URL: a sentinel URL names its service: redis+sentinel://host:26379/mymaster/0")
-    # Sentinel's own clients inherit only socket_* options; without these they would retry ten times.
-    sentinel = Sentinel(address.hosts, sentinel_kwargs=options, **options)  # type: ignore[no-untyped-call]
+    # Sentinel's own clients inherit only socket_* options; without these they would retry ten times. They answer at
+    # once or not at all, whatever deadline the primary has.
+    asking = connection_options(settings, settings.redis_request_timeout)
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
     primary = sentinel.master_for(
         service,
         db=int(db),

@@ -11,12 +11,42 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
+from service.devices import DEVICES
+
 # The SLO thresholds 0.25 s and 0.5 s are bucket edges, so that the SLO is counted and not interpolated.
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MODEL_LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+WS_LIFE_S = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 
-AUTH_FAILURES = ("missing", "malformed", "unknown", "revoked", "expired", "inactive_user", "scope")
+AUTH_FAILURES = (
+    "missing",
+    "malformed",
+    "unknown",
+    "revoked",
+    "expired",
+    "inactive_user",
+    "scope",
+    "ticket",
+    "origin",
+    "blocked",
+)
+BUS_DIRECTIONS = ("published", "received", "duplicate", "malformed", "dropped")
+BUS_KINDS = ("push", "disconnect", "blocked", "drain")
+# What became of a handshake: accepted, refused by its problem's reason or code, or closed at once.
+WS_HANDSHAKES = (
+    *("accepted", "full", "key_limit", "address_limit", "draining", "bad-request", "invalid", "unavailable"),
+    *AUTH_FAILURES,
+)
+# The code of the side that closed first, or why the server cut the connection without one.
+WS_CLOSE_CODES = (
+    *("1000", "1001", "1005", "1006", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
+    *("no_pong", "slow_reader"),
+)
+WS_IN, WS_OUT = (
+    ("chat", "cancel", "ping", "invalid"),
+    (*("ready", "delta", "answer", "done", "error", "pong", "broadcast", "task", "gap"),),
+)
 CONNECTIONS_CUT = (
     "connection_refused",
     "writer_stalled",
@@ -43,6 +73,9 @@ class Metrics:
         self._usage()
         self._models()
         self._dependencies()
+        self._bus()
+        self._sockets()
+        self._presence()
         self._process(version, revision)
         self._start_at_zero()
 
@@ -97,6 +130,40 @@ class Metrics:
         self.dependency_up = self._gauge("atp_dependency_up", "1 when the last contact succeeded", "dependency")
         self.degraded = self._gauge("atp_degraded", "1 while memory stands in for a dependency", "dependency", "mode")
 
+    def _bus(self) -> None:
+        """The stream between nodes."""
+        self.bus_messages = self._counter(
+            "atp_bus_messages",
+            "Bus messages: published by this node, received, skipped as a duplicate, not ours (malformed), or dropped "
+            "because too many waited for Redis",
+            "direction",
+        )
+        self.bus_gaps = self._counter("atp_bus_gaps", "Times the stream had lost entries that this node had not read")
+        self.delivery_lag = self._histogram(
+            "atp_ws_delivery_lag_seconds",
+            "From a message's place on the bus to its sockets' queues on this node",
+            "kind",
+        )
+
+    def _presence(self) -> None:
+        self.presence_drift = self._gauge("atp_presence_drift", "Difference between counters and a recount, expected 0")
+
+    def _sockets(self) -> None:
+        self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
+        self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
+        self.ws_disconnects = self._counter(
+            "atp_ws_disconnects",
+            "WebSockets ended, by who closed first and the close code; no_pong and slow_reader were cut without one",
+            *("initiator", "code"),
+        )
+        self.ws_duration = self._histogram(
+            "atp_ws_connection_duration_seconds", "How long a WebSocket lived", buckets=WS_LIFE_S
+        )
+        self.ws_messages = self._counter("atp_ws_messages", "WebSocket messages", "direction", "type")
+        self.ws_bytes = self._counter("atp_ws_message_bytes", "Bytes of WebSocket messages", "direction")
+        self.ws_handle = self._histogram("atp_ws_handle_duration_seconds", "Time to take in a client message", "type")
+        self.ws_rtt = self._histogram("atp_ws_ping_rtt_seconds", "From a ping to its pong")
+
     def _process(self, version: str, revision: str) -> None:
         self.loop_lag = self._histogram("atp_event_loop_lag_seconds", "Lateness of a timer on the event loop")
         self.telemetry_dropped = self._counter(
@@ -118,9 +185,11 @@ class Metrics:
 
     def _start_at_zero(self) -> None:
         """Create every known label set, so that a first failure is a rise from 0 and not a new series."""
-        known: tuple[tuple[Counter | Gauge, tuple[str, ...]], ...] = (
+        known: tuple[tuple[Counter | Gauge | Histogram, tuple[str, ...]], ...] = (
             (self.auth_failures, AUTH_FAILURES),
+            (self.bus_messages, BUS_DIRECTIONS),
             (self.connections_cut, CONNECTIONS_CUT),
+            (self.delivery_lag, BUS_KINDS),
             (self.telemetry_dropped, TELEMETRY_SIGNALS),
             (self.usage_rows, USAGE_OUTCOMES),
             (self.unhandled, UNHANDLED),
@@ -129,6 +198,14 @@ class Metrics:
         for metric, values in known:
             for value in values:
                 metric.labels(value)
+        for device in DEVICES:
+            self.ws_connections.labels(device)
+        for result in WS_HANDSHAKES:
+            self.ws_handshakes.labels(result)
+        for direction, types in (("in", WS_IN), ("out", WS_OUT)):
+            self.ws_bytes.labels(direction)
+            for type_ in types:
+                self.ws_messages.labels(direction, type_)
         self.degraded.labels("redis", "memory")
 
     def observe_pool(self, pool: str, stats: Callable[[], dict[str, int]]) -> None:

@@ -1,0 +1,46 @@
+"""SQL of the audit trail. Every function takes the connection first; parameters are bound."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+Connection = AsyncConnection[Any]
+
+INSERT_ACTION = """
+INSERT INTO admin_audit (id, user_id, key_prefix, action, target, details, request_id, idempotency_key, body_digest)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING RETURNING id"""
+SELECT_ACTION = """
+SELECT id, user_id, key_prefix, action, target, details, request_id, idempotency_key, body_digest
+FROM admin_audit WHERE user_id = %s AND idempotency_key = %s"""
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One action: who (user_id, key_prefix), what, on what, and the request that asked for it."""
+
+    id: uuid.UUID
+    user_id: str
+    key_prefix: str
+    action: str
+    target: str
+    details: dict[str, Any]
+    request_id: str
+    idempotency_key: str | None
+    body_digest: bytes | None  # SHA-256, 32 bytes
+
+
+async def insert_action(connection: Connection, row: AuditRow) -> bool:
+    """False when its id or Idempotency-Key is there already; waits for one that is being inserted just now."""
+    values = (row.id, row.user_id, row.key_prefix, row.action, row.target, Jsonb(row.details), row.request_id)
+    cursor = await connection.execute(INSERT_ACTION, (*values, row.idempotency_key, row.body_digest))
+    return await cursor.fetchone() is not None
+
+
+async def select_action(connection: Connection, user_id: str, idempotency_key: str) -> AuditRow | None:
+    async with connection.cursor(row_factory=class_row(AuditRow)) as cursor:
+        return await (await cursor.execute(SELECT_ACTION, (user_id, idempotency_key))).fetchone()

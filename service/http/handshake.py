@@ -1,0 +1,84 @@
+"""A WebSocket's way to its handler: request id, a span of the handshake, refusals as problems, the last word on errors.
+
+The handshake is a span of its own, for a socket lives for hours; what happens on it later are spans that link to it.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import structlog
+from opentelemetry.trace import Span, SpanKind
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
+
+from service.errors import AtpError
+from service.http.context import Observers, parent_context, request_id_of
+from service.http.problems import problem_response
+
+log = structlog.get_logger()
+
+Visit = TypeVar("Visit")
+INTERNAL_ERROR = 1011
+
+
+class SocketEndpoint(Generic[Visit]):
+    """`admit` says who may come in, before the handshake is answered: its AtpErrors are answered as over HTTP. `serve`
+    has the socket from there on, accepts it, and returns when it is over. `count` is told how each handshake ended."""
+
+    def __init__(
+        self,
+        admit: Callable[[WebSocket, Span], Awaitable[Visit]],
+        serve: Callable[[WebSocket, Visit], Awaitable[None]],
+        observers: Observers,
+        count: Callable[[str], None],
+    ) -> None:
+        self._admit, self._serve, self._observers, self._count = admit, serve, observers, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["atp.request_id"] = request_id_of(scope["headers"])
+        structlog.contextvars.bind_contextvars(request_id=scope["atp.request_id"])
+        websocket = WebSocket(scope, receive, send)
+        try:
+            visit = await self._handshake(websocket)
+            if visit is not None:
+                await self._serve(websocket, visit)
+        except Exception as error:  # noqa: BLE001 - the outermost handler: logged, counted, reported
+            await self._unforeseen(websocket, error)
+
+    async def _handshake(self, websocket: WebSocket) -> Visit | None:
+        scope = websocket.scope
+        context = parent_context(scope["headers"])
+        route = scope["path"]
+        span = self._observers.tracer.start_span(f"GET {route}", context=context, kind=SpanKind.SERVER)
+        status, visit = 101, None
+        try:
+            visit = await self._admit(websocket, span)
+        except AtpError as error:
+            status = error.status
+            self._count(str(error.extra.get("reason", error.code)))
+            await deny(websocket, error)
+        finally:
+            span.set_attributes({"http.route": route, "http.response.status_code": status})
+            if key_prefix := scope.get("atp.key_prefix"):
+                span.set_attribute("atp.key_prefix", key_prefix)
+            span.end()
+        return visit
+
+    async def _unforeseen(self, websocket: WebSocket, error: Exception) -> None:
+        self._observers.metrics.unhandled.labels("websocket").inc()
+        log.error("socket.unhandled", exc_info=error)
+        self._observers.reporter.capture(error, request_id=websocket.scope["atp.request_id"], route=websocket.url.path)
+        with suppress(OSError, RuntimeError):  # it may be gone, or closing already
+            if websocket.application_state is WebSocketState.CONNECTING:
+                await deny(websocket, AtpError())
+            else:
+                await websocket.close(INTERNAL_ERROR, "internal error")
+
+
+async def deny(websocket: WebSocket, error: AtpError) -> None:
+    """Answer the handshake as any request is answered (the ASGI extension `websocket.http.response`)."""
+    request_id = websocket.scope["atp.request_id"]
+    response = problem_response(error, request_id)
+    response.headers["x-request-id"] = request_id
+    await websocket.send_denial_response(response)

@@ -1,0 +1,188 @@
+"""The sockets of this process: who is here, and reaching all of them, some of them, or letting them go.
+
+Everything here runs on the loop and counts on it: between two awaits nothing joins or leaves.
+"""
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import structlog
+
+from service.devices import DEVICES, Device
+from service.live.messages import Push
+from service.live.places import Places
+from service.live.protocol import Close, frame_of
+from service.live.socket import Socket
+
+log = structlog.get_logger()
+
+# Sockets written to before other work gets a turn: at about 7 us each a broadcast holds the loop for 2 ms.
+BURST = 250
+DRAIN_STEP_S = 0.05
+BUSY_S = 10.0  # how long a chat under way may keep its socket when the node drains
+RETRY_SPREAD_MS = 1_000  # a client comes back after a random part of this, at the least
+
+
+class Observed(Protocol):
+    """What the hub tells about its work."""
+
+    def joined(self, device: Device) -> None: ...
+
+    def left(self, device: Device) -> None: ...
+
+    def sent(self, type_: str, messages: int, message_bytes: int) -> None: ...
+
+
+class Hub:
+    """`join` and `leave` by the task that serves a socket; the rest by the bus, administrators and the drain."""
+
+    def __init__(self, places: Places, observed: Observed) -> None:
+        self.places = places
+        self._observed = observed
+        self._sockets: dict[str, Socket] = {}
+        self._by_user: defaultdict[str, set[Socket]] = defaultdict(set)
+        self._ticks = 0
+        self._draining: asyncio.Task[None] | None = None
+        self.draining = False  # new sockets are turned away
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    @property
+    def tick(self) -> int:
+        """Grows with every socket that joins."""
+        return self._ticks
+
+    def join(self, socket: Socket) -> None:
+        """From now on it is reached."""
+        self._ticks += 1
+        socket.tick = self._ticks
+        self._sockets[socket.guest.session_id] = socket
+        self._by_user[socket.guest.user_id].add(socket)
+        self._observed.joined(socket.guest.device)
+
+    def leave(self, socket: Socket) -> None:
+        del self._sockets[socket.guest.session_id]
+        of_user = self._by_user[socket.guest.user_id]
+        of_user.discard(socket)
+        if not of_user:
+            del self._by_user[socket.guest.user_id]
+        self._observed.left(socket.guest.device)
+
+    async def push(self, message: Push, seq: str | None, local_tick: int | None = None) -> int:
+        """Send to the audience; returns the tick: sockets that joined by then had their chance.
+
+        `local_tick` is that of an earlier delivery by this node alone: only a client that came back since may lack it.
+        """
+        place = order(seq) if seq else None
+        targets = list(self._audience(message))
+        if local_tick is not None:
+            targets = [socket for socket in targets if socket.tick > local_tick and socket.guest.last_seq]
+        tick = self._ticks
+        frame = push_frame(message, seq)
+        for number, socket in enumerate(targets, 1):
+            if place is None or place > socket.floor:
+                socket.push(frame)
+            if number % BURST == 0:
+                await asyncio.sleep(0)
+        self._observed.sent(message.type, len(targets), len(frame) * len(targets))
+        return tick
+
+    def is_for(self, socket: Socket, message: Push) -> bool:
+        in_users = message.users is None or socket.guest.user_id in message.users
+        return in_users and (message.devices is None or socket.guest.device in message.devices)
+
+    def _audience(self, message: Push) -> Iterable[Socket]:
+        if message.users is None:
+            return (socket for socket in self._sockets.values() if self.is_for(socket, message))
+        found = (socket for user in message.users for socket in self._by_user.get(user, ()))
+        return (socket for socket in found if self.is_for(socket, message))
+
+    def matching(self, user_id: str, session_id: str | None = None) -> list[Socket]:
+        """A user's sockets here, or the one of this session."""
+        found = self._by_user.get(user_id, ())
+        return [socket for socket in found if session_id in (None, socket.guest.session_id)]
+
+    def count(self, user_id: str, session_id: str | None = None) -> int:
+        return len(self.matching(user_id, session_id))
+
+    def disconnect(self, user_id: str, session_id: str | None, code: Close, reason: str) -> int:
+        """Close a user's sockets here, or one; how many there were."""
+        found = self.matching(user_id, session_id)
+        for socket in found:
+            socket.close(code, reason)
+        return len(found)
+
+    def key_hashes(self) -> set[bytes]:
+        """The hashes of every API key that holds a socket here."""
+        return {socket.guest.key_hash for socket in self._sockets.values()}
+
+    def close_keys(self, ended: set[bytes]) -> int:
+        """Close the sockets of keys that are no longer good; how many there were."""
+        found = [socket for socket in self._sockets.values() if socket.guest.key_hash in ended]
+        for socket in found:
+            socket.close(Close.KEY_ENDED, "the API key has ended")
+        return len(found)
+
+    async def tell_gap(self, position: str) -> None:
+        """Tell everybody that pushes may have been lost before this place."""
+        frame = frame_of("gap", seq=position or None)
+        for number, socket in enumerate(list(self._sockets.values()), 1):
+            socket.push(frame)
+            if number % BURST == 0:
+                await asyncio.sleep(0)
+
+    def start_draining(self, rate: float) -> None:
+        """Turn new sockets away and close those here at `rate` a second; asked again, the new rate counts."""
+        self.stop_draining()
+        self.draining = True
+        self._draining = asyncio.create_task(self.drain(rate))
+
+    def stop_draining(self) -> None:
+        self.draining = False
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+
+    async def drain(self, rate: float) -> None:
+        """Close every socket with 1012, in random order, and tell each when to come back; one with a chat under way may
+        finish it first, for BUSY_S."""
+        self.draining = True
+        log.info("hub.draining", sockets=len(self._sockets), rate=rate)
+        loop, allowance = asyncio.get_running_loop(), 0.0
+        begun = loop.time()
+        while self._sockets:
+            allowance += rate * DRAIN_STEP_S
+            patient = loop.time() < begun + BUSY_S
+            living = [s for s in self._sockets.values() if not s.ended_by and not (patient and s.busy)]
+            chosen = random.sample(living, min(int(allowance), len(living)))
+            allowance -= len(chosen)
+            for socket in chosen:
+                socket.close(Close.RESTART, f"restart; retry_ms={random.randrange(RETRY_SPREAD_MS)}")  # noqa: S311
+            await asyncio.sleep(DRAIN_STEP_S)
+
+    def stats(self) -> dict[str, Any]:
+        """This node's sockets, for administrators and the node's card."""
+        devices = Counter(socket.guest.device for socket in self._sockets.values())
+        return {
+            "sockets": len(self._sockets),
+            "users": len(self._by_user),
+            "devices": {device: devices[device] for device in DEVICES},
+            "limit": self.places.caps.node,
+            "draining": self.draining,
+        }
+
+
+def push_frame(message: Push, seq: str | None) -> bytes:
+    """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
+    where = {"seq": seq} if seq else {}
+    return frame_of(message.type, message.id, **where, **message.payload)
+
+
+def order(seq: str) -> tuple[int, int]:
+    """A place in the log as numbers that compare."""
+    milliseconds, _, number = seq.partition("-")
+    return int(milliseconds), int(number or 0)

@@ -1,0 +1,81 @@
+"""The language of `GET /ws/session`: every message, every close code; docs/websocket.md tells it to client authors.
+
+A message is one JSON object in one text frame, with a `type`. Replies echo the `id` of what they answer; pushes carry
+`seq`, the place in the fleet's log from which a client that reconnects goes on.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import to_json
+
+MessageId = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Close(IntEnum):
+    """Why a socket was closed (RFC 6455, 7.4; 4000 to 4099 tell the client to stay away until something changes)."""
+
+    GOING_AWAY = 1001  # idle for too long, or the node is gone
+    POLICY = 1008  # too many faults, or too many sockets of one key or address
+    INTERNAL = 1011
+    RESTART = 1012  # come back after the hint in the reason; the node drains
+    TRY_LATER = 1013  # the node holds as many sockets as it may
+    KEY_ENDED = 4001  # the API key was revoked, has expired, or its user is inactive
+    DISCONNECTED = 4002  # by an administrator
+    BLOCKED = 4003  # the user is kept out for a time
+
+
+class Chat(BaseModel):
+    """Ask an agent. The other fields are those of `POST /api/v1/chat`; the answer is always streamed."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal["chat"]
+    id: MessageId
+
+    def request(self) -> dict[str, Any]:
+        """The body that `POST /api/v1/chat` would have."""
+        return self.model_extra or {}
+
+
+class Cancel(BaseModel):
+    """End a chat early; what the model wrote until then is paid and accounted for."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["cancel"]
+    id: MessageId
+
+
+class Ping(BaseModel):
+    """Is anybody there? Keeps an idle socket open."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["ping"]
+    id: MessageId | None = None
+
+
+ClientMessage = Annotated[Chat | Cancel | Ping, Field(discriminator="type")]
+CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
+CLIENT_TYPES = ("chat", "cancel", "ping")
+
+# What the server sends; `frame_of` makes them.
+SERVER_TYPES = ("ready", "delta", "answer", "done", "error", "pong", "broadcast", "task", "gap")
+
+
+def frame_of(type_: str, id_: str | None = None, **fields: Any) -> bytes:
+    """One server message as a whole text frame."""
+    head: dict[str, Any] = {"type": type_} if id_ is None else {"type": type_, "id": id_}
+    return text_frame(to_json(head | fields))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """FIN and opcode 1, unmasked as servers send (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+
+
+PING_FRAME = b"\x89\x00"

@@ -1,0 +1,157 @@
+"""One live WebSocket: who is behind it, how it is written to, and how long it may be silent."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.devices import Device
+from service.live.protocol import PING_FRAME, Close
+
+# A timer that rings this late says that the whole process stood still, and that answers may wait unread in the kernel.
+STALLED_S = 0.5
+
+
+class Link(Protocol):
+    """The connection under a socket, as the server gives it in `scope["state"]["link"]`."""
+
+    on_pong: Callable[[], None]
+
+    def push(self, frame: bytes) -> int: ...
+
+    async def write(self, frame: bytes) -> None: ...
+
+    async def shut(self, code: int, reason: str) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """In seconds: without a client message, between two pings, for a pong; and how many bytes may wait for a reader."""
+
+    idle_s: float = 300.0
+    ping_s: float = 25.0
+    pong_s: float = 8.0
+    # A reader this far behind is given up. In bytes, as that is what a slow reader costs: messages are 0.1 to 16 KB.
+    queue_bytes: int = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who is behind a socket. `last_seq` is where a client that was here before wants to go on, or empty."""
+
+    session_id: str
+    user_id: str
+    key_hash: bytes
+    device: Device
+    address: str
+    last_seq: str = ""
+
+
+class Socket:
+    """Owned by the task that serves it. `on_end(reason)` hears of an end that begins on our side."""
+
+    __slots__ = (
+        "_loop",
+        "_on_rtt",
+        "_patience",
+        "_ping_due",
+        "_pinged_at",
+        "_timer",
+        "busy",
+        "closing",
+        "ended_by",
+        "floor",
+        "guest",
+        "last_message",
+        "link",
+        "tick",
+    )
+
+    def __init__(self, guest: Guest, link: Link, patience: Patience, on_rtt: Callable[[float], None]) -> None:
+        self.guest, self.link, self._patience, self._on_rtt = guest, link, patience, on_rtt
+        self._loop = asyncio.get_running_loop()
+        self.busy = 0  # chats under way
+        self.tick = 0  # the hub's count when it joined
+        self.floor = (0, 0)  # pushes up to here are known to the client
+        self.ended_by = ""  # our close code, or why we cut it; empty while it lives, or when the client ended it
+        self.closing: asyncio.Task[None] | None = None
+        now = self.last_message = self._loop.time()
+        self._pinged_at = 0.0
+        # Anywhere in the first interval, so that ten thousand that came together are not pinged together.
+        self._ping_due = now + patience.ping_s * random.uniform(0.2, 1.0)  # noqa: S311 - spreading load
+        self._timer = self._loop.call_at(self._due(), self._look)
+        link.on_pong = self._pong
+
+    def heard(self) -> None:
+        """A message came: neither idle nor dead."""
+        self.last_message = self._loop.time()
+        self._alive(self.last_message)
+
+    def push(self, frame: bytes) -> None:
+        """Send without waiting; a reader that is too far behind is cut off, for its own good and everybody's."""
+        if not self.ended_by and self.link.push(frame) > self._patience.queue_bytes:
+            self.cut("slow_reader")
+
+    def cut(self, why: str) -> None:
+        """End without a word: it is dead, or does not read."""
+        self.ended_by = self.ended_by or why
+        self.link.abort()
+
+    def close(self, code: Close, reason: str) -> None:
+        """Begin to close; done by a task of its own, for a slow client may keep it waiting."""
+        if not self.ended_by:
+            self.ended_by = str(int(code))
+            self.closing = self._loop.create_task(self._shut(code, reason))
+
+    async def _shut(self, code: Close, reason: str) -> None:
+        with suppress(OSError):  # it left first
+            await self.link.shut(code, reason)
+
+    async def end(self) -> None:
+        """Let go of everything, whoever ended it."""
+        self._timer.cancel()
+        self.link.on_pong = nothing
+        if self.closing is not None:
+            await asyncio.wait([self.closing])
+
+    def _alive(self, now: float) -> None:
+        self._pinged_at = 0.0
+        self._ping_due = now + self._patience.ping_s
+
+    def _pong(self) -> None:
+        now = self._loop.time()
+        if self._pinged_at:
+            self._on_rtt(now - self._pinged_at)
+        self._alive(now)
+
+    def _due(self) -> float:
+        idle = self.last_message + self._patience.idle_s
+        return min(idle, self._pinged_at + self._patience.pong_s if self._pinged_at else self._ping_due)
+
+    def _look(self) -> None:
+        """Ring when something is due; messages only move what is due, never the timer."""
+        now = self._loop.time()
+        if now - self._timer.when() > STALLED_S:
+            self._timer = self._loop.call_at(now + STALLED_S, self._look)  # first what waits in the kernel is read
+            return
+        if now >= self._due():
+            self._act(now)
+        if not self.ended_by:
+            self._timer = self._loop.call_at(self._due(), self._look)
+
+    def _act(self, now: float) -> None:
+        if now >= self.last_message + self._patience.idle_s:
+            self.close(Close.GOING_AWAY, "idle")
+        elif self._pinged_at:
+            self.cut("no_pong")
+        else:
+            self._pinged_at = now
+            self.push(PING_FRAME)
+
+
+def nothing() -> None:
+    """Do nothing."""

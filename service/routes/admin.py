@@ -1,0 +1,90 @@
+"""`/api/admin`: statistics, broadcasts, disconnecting and blocking users, draining nodes. All need the scope admin."""
+
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from service.admin.audit import Actor
+from service.http.operation import Call
+from service.routes.admin_actions import AdminActions
+from service.routes.admin_requests import (
+    BroadcastRequest,
+    DisconnectRequest,
+    DrainQuery,
+    NodeQuery,
+    PageQuery,
+    RetryHeader,
+    UserPath,
+    fitted,
+)
+from service.routes.admin_stats import AdminStats
+
+
+class AdminRoutes:
+    """Statistics from `stats`; `actions` audits what it does before it does it."""
+
+    def __init__(self, actions: AdminActions, stats: AdminStats) -> None:
+        self._actions, self._stats = actions, stats
+
+    async def online_users(self, call: Call[None]) -> Response:
+        """Count the users who are online."""
+        return answer(await self._stats.online_users())
+
+    async def system(self, call: Call[None]) -> Response:
+        """Show this node's resources, and every node's card."""
+        return answer(await self._stats.system())
+
+    async def websocket(self, call: Call[None]) -> Response:
+        """Count the open WebSockets."""
+        return answer(await self._stats.websocket())
+
+    async def dashboard(self, call: Call[None]) -> Response:
+        """Show all statistics at once."""
+        return answer(await self._stats.dashboard())
+
+    async def online(self, call: Call[None]) -> Response:
+        """List the users who are online, page by page."""
+        query = fitted(PageQuery, call.request.query_params)
+        return answer(await self._stats.online_page(query.cursor, query.limit))
+
+    async def broadcast(self, call: Call[BroadcastRequest]) -> Response:
+        """Send a message to everybody's WebSockets, or to those of some users or devices."""
+        return answer(await self._actions.broadcast(actor(call), call.body, idempotency_key(call)), 202)
+
+    async def disconnect(self, call: Call[DisconnectRequest]) -> Response:
+        """Close a user's WebSockets, and keep the user out for a time if asked."""
+        return answer(await self._actions.disconnect(actor(call), user_id(call), call.body))
+
+    async def lift_block(self, call: Call[None]) -> Response:
+        """Let a blocked user in again."""
+        return answer(await self._actions.lift_block(actor(call), user_id(call)))
+
+    async def drain(self, call: Call[None]) -> Response:
+        """Move a node's WebSockets to other nodes, `rate` a second."""
+        query = fitted(DrainQuery, call.request.query_params)
+        return answer(await self._actions.drain(actor(call), query.node, query.rate), 202)
+
+    async def end_drain(self, call: Call[None]) -> Response:
+        """Let a node take WebSockets again."""
+        query = fitted(NodeQuery, call.request.query_params)
+        return answer(await self._actions.drain(actor(call), query.node, 0.0), 202)
+
+
+def answer(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(to_json(content), status, media_type="application/json")
+
+
+def actor(call: Call[Any]) -> Actor:
+    return Actor(call.identity.user_id, call.identity.key_prefix, call.request_id)
+
+
+def user_id(call: Call[Any]) -> str:
+    """From a path such as `/api/admin/users/{user_id:path}/block`: an imported id may hold a slash."""
+    return fitted(UserPath, call.request.path_params).user_id
+
+
+def idempotency_key(call: Call[Any]) -> str | None:
+    """The header as sent, None without it; raises Invalid unless it is 1 to 128 printable characters."""
+    sent = call.request.headers.get("idempotency-key")
+    return None if sent is None else fitted(RetryHeader, {"Idempotency-Key": sent}).key

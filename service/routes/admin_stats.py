@@ -1,0 +1,96 @@
+"""What administrators see: the fleet's counts, this node's state, and every node's card."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from service.devices import DEVICES, Device
+from service.errors import StateUnavailable
+
+
+class OnlinePage(Protocol):
+    @property
+    def users(self) -> Sequence[tuple[str, int, int]]:
+        """(user_id, sockets, rest_sessions)"""
+        ...
+
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+class Fleet(Protocol):
+    """What is known of all nodes; of this one only while `degraded`."""
+
+    async def get_stats(self) -> dict[str, Any]: ...
+    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> int: ...
+    async def online_page(self, cursor: str, limit: int) -> OnlinePage: ...
+    async def nodes(self) -> list[dict[str, Any]]: ...
+
+
+class OwnSockets(Protocol):
+    def stats(self) -> dict[str, Any]: ...
+
+
+class System(Protocol):
+    def sample(self) -> dict[str, Any]: ...
+
+
+class AdminStats:
+    """`node` is this node's name; `pool` gives its PostgreSQL pool's state, `redis` what its Redis says of itself."""
+
+    def __init__(
+        self,
+        node: str,
+        fleet: Fleet,
+        own: OwnSockets,
+        system: System,
+        pool: Callable[[], dict[str, int]],
+        redis: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._node, self._fleet, self._own, self._system = node, fleet, own, system
+        self._pool, self._redis = pool, redis
+
+    async def online_users(self) -> dict[str, Any]:
+        return await self._fleet.get_stats()
+
+    async def system(self) -> dict[str, Any]:
+        """This node's process, machine and connections, and under `fleet` the cards of all nodes."""
+        redis, cards = await asyncio.gather(self._redis_or_none(), self._fleet.nodes())
+        sample = self._system.sample()
+        return {"node": self._node, **sample, "database": self._pool(), "redis": redis, "fleet": cards}
+
+    async def websocket(self) -> dict[str, Any]:
+        """The fleet's sockets by device, this node's hub, and per node what the cards say."""
+        counting = (self._fleet.sockets(devices=[device]) for device in DEVICES)
+        counts, stats, cards = await asyncio.gather(
+            asyncio.gather(*counting), self._fleet.get_stats(), self._fleet.nodes()
+        )
+        return {
+            "sockets": sum(counts),
+            "devices": dict(zip(DEVICES, counts, strict=True)),
+            "node": {"node": self._node, **self._own.stats()},
+            "nodes": cards,
+            "degraded": stats["degraded"],
+        }
+
+    async def dashboard(self) -> dict[str, Any]:
+        """All of it, as of one moment."""
+        online, system, websocket = await asyncio.gather(self.online_users(), self.system(), self.websocket())
+        at = datetime.now(UTC).isoformat()
+        return {"at": at, "node": self._node, "online_users": online, "system": system, "websocket": websocket}
+
+    async def online_page(self, cursor: str, limit: int) -> dict[str, Any]:
+        """One page of the users who are online; raises Invalid for a cursor that is none of ours."""
+        page = await self._fleet.online_page(cursor, limit)
+        stats = await self._fleet.get_stats()
+        names = ("user_id", "sockets", "rest_sessions")
+        users = [dict(zip(names, user, strict=True)) for user in page.users]
+        return {"users": users, "next_cursor": page.next_cursor or None, "degraded": stats["degraded"]}
+
+    async def _redis_or_none(self) -> dict[str, Any] | None:
+        """None while Redis is away: the rest is wanted most just then."""
+        try:
+            return await self._redis()
+        except StateUnavailable:
+            return None

@@ -1,0 +1,83 @@
+"""Who may open a socket: every check before the handshake of `GET /ws/session` is answered."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from opentelemetry.trace import Span, SpanContext
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket
+
+from service.devices import device_of
+from service.errors import BadRequest, Forbidden, Invalid, Unavailable
+from service.http.address import Network, cap_group, client_address
+from service.http.auth import Authenticator
+from service.keys.verifier import Identity
+from service.live.hub import Hub
+from service.live.socket import Guest
+
+SCOPE = "chat"
+SEQ = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
+ID_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody who may come in: as whom, for the hub; and which trace the handshake belongs to."""
+
+    identity: Identity
+    guest: Guest
+    client_id: str
+    handshake: SpanContext
+
+
+class Admission:
+    """`origins` are the foreign pages that may open sockets; `trusted` the proxies whose word on addresses counts."""
+
+    def __init__(
+        self, authenticator: Authenticator, hub: Hub, origins: Sequence[str], trusted: Sequence[Network]
+    ) -> None:
+        self._authenticator, self._hub = authenticator, hub
+        self._origins, self._trusted = frozenset(origins), trusted
+
+    async def admit(self, websocket: WebSocket, span: Span) -> Visit:
+        """1. Is the node open? 2. Is the page allowed? 3. Is the request sane? 4. Whose is it?
+
+        Raises:
+            Unavailable, Forbidden, BadRequest, Invalid, Unauthorized, Blocked.
+        """
+        if self._hub.draining:
+            raise Unavailable("This node is about to stop; connect again.", reason="draining")
+        if not self._allows(websocket.headers):
+            self._authenticator.refused("origin")
+            raise Forbidden("Pages of this origin may not open sockets here.", reason="origin")
+        query = websocket.query_params
+        last_seq, client_id = query.get("last_seq", ""), query.get("client_id", "")
+        check(last_seq, client_id)
+        identity = await self._authenticator.identify(websocket.scope, SCOPE, query.get("ticket", ""))
+        guest = Guest(
+            session_id=secrets.token_hex(8),
+            user_id=identity.user_id,
+            key_hash=identity.key_hash,
+            device=device_of(query.get("device", ""), websocket.headers.get("user-agent", "")),
+            address=cap_group(client_address(websocket.scope, self._trusted)),
+            last_seq=last_seq,
+        )
+        return Visit(identity, guest, client_id or guest.session_id, span.get_span_context())
+
+    def _allows(self, headers: Headers) -> bool:
+        """A program sends no Origin; a page served by this very host needs no permission (RFC 6455, 10.2)."""
+        origin = headers.get("origin")
+        if origin is None or "*" in self._origins or origin in self._origins:
+            return True
+        return bool(origin) and urlsplit(origin).netloc == headers.get("host")
+
+
+def check(last_seq: str, client_id: str) -> None:
+    """Raises BadRequest or Invalid."""
+    if last_seq and not SEQ.fullmatch(last_seq):
+        raise BadRequest("last_seq must be a seq that this service sent.")
+    if len(client_id) > ID_CHARACTERS or not client_id.isprintable():
+        raise Invalid(f"client_id must be at most {ID_CHARACTERS} printable characters.")

@@ -1,0 +1,172 @@
+"""What a client says on its socket, and the answers: chats that stream side by side and may be cancelled."""
+
+import asyncio
+import time
+from contextlib import aclosing, suppress
+from typing import Any
+
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context as TraceContext
+from opentelemetry.trace import Link as SpanLink
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+from service.agents.parallel import stream_all
+from service.agents.runner import Runner
+from service.background import end
+from service.errors import AtpError, BadRequest, Conflict, NotFound, TooMany
+from service.http.body import validated
+from service.http.context import Observers, request_id_of
+from service.http.problems import problem
+from service.live.protocol import CLIENT_MESSAGE, Cancel, Chat, ClientMessage, Close, frame_of
+from service.live.socket import Socket
+from service.routes import answering
+from service.routes.admission import Visit
+from service.telemetry.socket_metrics import SocketMetrics
+from service.usage.ledger import Ledger
+
+log = structlog.get_logger()
+
+CHATS_AT_ONCE = 8
+# A client that keeps sending what cannot be understood is broken or hostile; a minute's slip is neither.
+FAULTS_ALLOWED = 20
+FAULTS_FORGOTTEN_S = 60.0
+
+
+class Conversations:
+    """What every conversation of this node uses."""
+
+    def __init__(self, runner: Runner, ledger: Ledger, metrics: SocketMetrics, observers: Observers) -> None:
+        self.runner, self.ledger, self.metrics, self.observers = runner, ledger, metrics, observers
+
+    def begin(self, socket: Socket, visit: Visit) -> "Conversation":
+        return Conversation(self, socket, visit)
+
+
+class Conversation:
+    """Of one socket; what an idle one never needs is made when it first speaks."""
+
+    __slots__ = ("_chats", "_common", "_faults", "_faults_since", "_socket", "_visit")
+
+    def __init__(self, common: Conversations, socket: Socket, visit: Visit) -> None:
+        self._common, self._socket, self._visit = common, socket, visit
+        self._chats: dict[str, asyncio.Task[None]] | None = None
+        self._faults, self._faults_since = 0, 0.0
+
+    async def take(self, text: str | None) -> None:
+        """Act on one message; what is wrong with it is answered, never raised."""
+        started = time.perf_counter()
+        type_, id_ = "invalid", None
+        try:
+            message = understood(text)
+            type_, id_ = message.type, message.id
+            await self._act(message)
+        except AtpError as error:
+            self._fault() if type_ == "invalid" else None
+            await self._say_error(error, id_)
+        except OSError:
+            pass  # it left while it was answered; the next receive says so
+        finally:
+            self._common.metrics.received(type_, len(text or ""), time.perf_counter() - started)
+
+    async def end(self) -> None:
+        """The socket is gone: end every chat, so that no model works for nobody."""
+        if self._chats:
+            await end(*self._chats.values())
+
+    async def _act(self, message: ClientMessage) -> None:
+        if isinstance(message, Chat):
+            self._begin_chat(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message.id)
+        else:
+            await self._say("pong", message.id)
+
+    def _begin_chat(self, message: Chat) -> None:
+        """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""
+        chats = self._chats = {} if self._chats is None else self._chats
+        if message.id in chats:
+            raise Conflict("A chat with this id is under way.")
+        if len(chats) >= CHATS_AT_ONCE:
+            raise TooMany(f"A socket may have {CHATS_AT_ONCE} chats under way.")
+        self._common.ledger.require_open()
+        body = validated(lambda: answering.ChatRequest.model_validate(message.request()))
+        runner = self._common.runner
+        questions = [runner.question(name, body.task, body.model, body.parameters) for name in body.agent_ids()]
+        chat = answering.Chat(body, self._visit.identity, request_id_of([]), time.perf_counter(), questions)
+        chats[message.id] = asyncio.create_task(self._answer(message.id, chat))
+        self._socket.busy = len(chats)
+
+    def _cancel(self, id_: str) -> None:
+        """Raises NotFound."""
+        if not self._chats or id_ not in self._chats:
+            raise NotFound("There is no chat with this id under way.")
+        self._chats[id_].cancel("by the client")
+
+    async def _answer(self, id_: str, chat: answering.Chat) -> None:
+        """One chat, from its question to `done`, in a trace of its own that links to the handshake."""
+        structlog.contextvars.bind_contextvars(request_id=chat.request_id)
+        links = [SpanLink(self._visit.handshake)]
+        span = self._common.observers.tracer.start_span("ws chat", TraceContext(), SpanKind.SERVER, links=links)
+        otel_context.attach(set_span_in_context(span))
+        try:
+            await self._stream(id_, chat)
+        except OSError:
+            pass  # it left; the row of what it used is on its way
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args != ("by the client",):
+                raise
+            await self._say("done", id_, chat_id=str(chat.meter.id), usage=chat.usage(), cancelled=True)
+        except Exception as error:  # noqa: BLE001 - the end of a task that nobody awaits: logged, counted, reported
+            span.set_status(StatusCode.ERROR)
+            await self._unforeseen(error, id_, chat)
+        finally:
+            span.end()
+            self._finished(id_)
+
+    async def _stream(self, id_: str, chat: answering.Chat) -> None:
+        outcomes = stream_all(self._common.runner, chat.questions)
+        async with aclosing(answering.events(chat, outcomes, self._common.ledger)) as events:
+            async for name, fields in events:
+                if name == "done":
+                    fields["chat_id"] = fields.pop("id")
+                if name == "error":
+                    fields["problem"] = fields.pop("error")
+                await self._say(name, id_, **fields)
+
+    async def _unforeseen(self, error: Exception, id_: str, chat: answering.Chat) -> None:
+        observers = self._common.observers
+        observers.metrics.unhandled.labels("websocket").inc()
+        log.error("chat.unhandled", exc_info=error)
+        observers.reporter.capture(error, request_id=chat.request_id, route="/ws/session")
+        await self._say_error(AtpError(), id_, chat.request_id)
+
+    def _finished(self, id_: str) -> None:
+        if self._chats:
+            self._chats.pop(id_, None)
+            self._socket.busy = len(self._chats)
+
+    def _fault(self) -> None:
+        now = time.monotonic()
+        if now - self._faults_since > FAULTS_FORGOTTEN_S:
+            self._faults, self._faults_since = 0, now
+        self._faults += 1
+        if self._faults > FAULTS_ALLOWED:
+            self._socket.close(Close.POLICY, "too many faults")
+
+    async def _say(self, type_: str, id_: str | None, **fields: Any) -> None:
+        frame = frame_of(type_, id_, **fields)
+        await self._socket.link.write(frame)
+        self._common.metrics.sent(type_, 1, len(frame))
+
+    async def _say_error(self, error: AtpError, id_: str | None, request_id: str = "") -> None:
+        found = problem(error, request_id or structlog.contextvars.get_contextvars().get("request_id", ""))
+        with suppress(OSError):  # it left
+            await self._say("error", id_, problem=found)
+
+
+def understood(text: str | None) -> ClientMessage:
+    """Raises BadRequest or Invalid."""
+    if text is None:
+        raise BadRequest("Send text frames; binary ones mean nothing here.")
+    return validated(lambda: CLIENT_MESSAGE.validate_json(text))

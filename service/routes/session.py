@@ -1,0 +1,119 @@
+"""`GET /ws/session`: one socket from its acceptance to its end; and the tickets that browsers open it with."""
+
+import time
+from collections.abc import Iterable
+
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from service.http.operation import Call
+from service.live.bus import Bus
+from service.live.bus_entries import MissedPush
+from service.live.hub import Hub, order, push_frame
+from service.live.protocol import Close, frame_of
+from service.live.socket import Patience, Socket
+from service.live.tickets import TICKET_S, Tickets
+from service.presence.tracker import Tracker
+from service.routes.admission import Visit
+from service.routes.conversation import Conversation, Conversations
+from service.telemetry.socket_metrics import SocketMetrics
+
+
+class TicketRoutes:
+    def __init__(self, tickets: Tickets) -> None:
+        self._tickets = tickets
+
+    async def create(self, call: Call[None]) -> Response:
+        """A ticket opens one WebSocket, within 30 s, as the owner of this key."""
+        ticket = await self._tickets.issue(call.identity.key_hash)
+        answer = to_json({"ticket": ticket, "expires_in_s": TICKET_S})
+        return Response(answer, 201, {"cache-control": "no-store"}, media_type="application/json")
+
+
+class SessionRoutes:
+    """Accept, count, welcome, converse, and leave nothing behind."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        bus: Bus,
+        tracker: Tracker,
+        conversations: Conversations,
+        metrics: SocketMetrics,
+        patience: Patience,
+    ) -> None:
+        self._hub, self._bus, self._tracker, self._conversations = hub, bus, tracker, conversations
+        self._metrics, self._patience = metrics, patience
+
+    async def serve(self, websocket: WebSocket, visit: Visit) -> None:
+        guest = visit.guest
+        if full := self._hub.places.take(guest.key_hash, guest.address):
+            self._metrics.handshake(full.result)
+            await refuse(websocket, full.code, full.reason)
+            return
+        try:
+            await websocket.accept()
+            self._metrics.handshake("accepted")
+            await self._stay(websocket, visit)
+        finally:
+            self._hub.places.give(guest.key_hash, guest.address)
+
+    async def _stay(self, websocket: WebSocket, visit: Visit) -> None:
+        guest, started = visit.guest, time.monotonic()
+        socket = Socket(guest, websocket.scope["state"]["link"], self._patience, self._metrics.rtt)
+        conversation = self._conversations.begin(socket, visit)
+        code = ""
+        try:
+            await self._tracker.add_user(guest.user_id, guest.session_id, visit.client_id, guest.device)
+            self._welcome(socket)
+            try:
+                code = await listen(websocket, socket, conversation)
+            finally:
+                self._hub.leave(socket)
+        finally:
+            self._metrics.ended(socket.ended_by, code, time.monotonic() - started)
+            await conversation.end()
+            await socket.end()
+            await self._tracker.remove_user(guest.session_id)
+
+    def _welcome(self, socket: Socket) -> None:
+        """Join, say so, and hand over what was missed: in one turn of the loop, so that nothing falls between."""
+        guest = socket.guest
+        missed = self._bus.missed(guest.last_seq) if guest.last_seq else []
+        frames = None if missed is None else list(self._frames(socket, missed))
+        if frames is not None and sum(map(len, frames)) > self._patience.queue_bytes // 2:
+            frames = None  # more than a slow reader may have waiting: it has to fetch afresh
+        self._hub.join(socket)
+        ready = {"session_id": guest.session_id, "user_id": guest.user_id, "device": guest.device}
+        position = self._bus.position or None
+        resumed = bool(guest.last_seq) and frames is not None
+        socket.push(frame_of("ready", **ready, seq=position, resumed=resumed, idle_timeout_s=self._patience.idle_s))
+        if frames is None:
+            socket.push(frame_of("gap", seq=position))
+            return
+        if guest.last_seq:
+            socket.floor = order(guest.last_seq)
+        for frame in frames:
+            socket.push(frame)
+
+    def _frames(self, socket: Socket, missed: Iterable[MissedPush]) -> Iterable[bytes]:
+        for entry in missed:
+            if self._hub.is_for(socket, entry.message):
+                yield push_frame(entry.message, entry.seq)
+
+
+async def refuse(websocket: WebSocket, code: Close, reason: str) -> None:
+    """A close code can only be told on an open socket."""
+    await websocket.accept()
+    await websocket.close(code, reason)
+
+
+async def listen(websocket: WebSocket, socket: Socket, conversation: Conversation) -> str:
+    """Take what the client sends until it is over; the close code, as the server learnt it."""
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return str(message.get("code", 1006))
+        socket.heard()
+        await conversation.take(message.get("text"))

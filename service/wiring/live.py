@@ -1,0 +1,128 @@
+"""The live side of a node: who is online, its sockets, and the bus that joins it to the other nodes."""
+
+from collections.abc import Callable
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from service.agents.runner import Runner
+from service.http.address import networks
+from service.http.auth import Authenticator
+from service.http.handshake import SocketEndpoint
+from service.keys.blocks import Blocks
+from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
+from service.keys.verifier import KeyVerifier
+from service.live.bus import Bus
+from service.live.bus_redis import RedisBusLog
+from service.live.dispatch import Dispatch
+from service.live.hub import Hub
+from service.live.key_sweep import KeySweep
+from service.live.places import Caps, Places
+from service.live.socket import Patience
+from service.live.tickets import MemoryTickets, RedisTickets, Tickets, TicketStore
+from service.presence.memory import MemoryPresence
+from service.presence.redis import RedisPresence
+from service.presence.sessions import Presence
+from service.presence.tracker import Tracker
+from service.routes.admission import Admission
+from service.routes.conversation import Conversations
+from service.routes.session import SessionRoutes
+from service.state.failover import Failover
+from service.telemetry.socket_metrics import SocketMetrics
+from service.telemetry.system import SystemStats
+from service.usage.ledger import Ledger
+from service.wiring.ground import VERSION, Ground
+
+# Sockets are let go within this much of the server's drain, so that requests have the rest.
+DRAIN_SOCKETS_S = 12.0
+DRAIN_RATE_LEAST = 200.0
+
+
+def key_verifier(ground: Ground) -> KeyVerifier:
+    shared, memory = RedisRevocations(ground.redis) if ground.redis else None, MemoryRevocations()
+    verifier = KeyVerifier(ground.db, Failover[Revocations](ground.breaker, shared, memory), shared)
+    if ground.breaker and shared:
+        ground.breaker.on_recovery(lambda: memory.republish(shared))
+        ground.breaker.on_recovery(verifier.forget_all)
+    ground.work["revocations"] = verifier.run
+    return verifier
+
+
+class Live:
+    """Made once, by `open_node`; `start()` when everything that it stands on is there."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        settings = ground.settings
+        caps = Caps(settings.max_websocket_connections, settings.websockets_per_key, settings.websockets_per_address)
+        self.metrics = SocketMetrics(ground.metrics)
+        self.hub = Hub(Places(caps), self.metrics)
+        self.system = SystemStats(ground.started)
+        self.blocks = Blocks(ground.db)
+        self.verifier = key_verifier(ground)
+        self.tickets = tickets(ground)
+        self.tracker = tracker(ground, self.card)
+        self.bus = self._bus()
+
+    def _bus(self) -> Bus:
+        ground = self._ground
+        dispatch = Dispatch(ground.name, self.hub, self.blocks.heard)
+        shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
+        return Bus(dispatch.deliver, shared, ground.breaker, ground.metrics, on_gap=self._tell_gap)
+
+    async def _tell_gap(self) -> None:
+        await self.hub.tell_gap(self.bus.position)
+
+    def start(self) -> None:
+        """Hook to the breaker, and register the background work."""
+        ground = self._ground
+        if ground.breaker:
+            ground.breaker.on_recovery(self.tracker.begin)
+            ground.breaker.on_recovery(self.bus.recovered)
+        sweep = KeySweep(self.hub, self.verifier.ended)
+        self.verifier.on_change = sweep.changed
+        ground.work |= {
+            "presence": self.tracker.run,
+            "bus": self.bus.run,
+            "blocks": self.blocks.run,
+            "key-sweep": sweep.run,
+        }
+        ground.stack.push_async_callback(self.tracker.close)
+
+    def session(self, authenticator: Authenticator, runner: Runner, ledger: Ledger) -> SocketEndpoint[Any]:
+        """What serves `GET /ws/session`."""
+        settings, observers = self._ground.settings, self._ground.observers
+        trusted = networks(settings.trusted_proxies)
+        admission = Admission(authenticator, self.hub, settings.websocket_origins, trusted)
+        conversations = Conversations(runner, ledger, self.metrics, observers)
+        patience = Patience(idle_s=settings.websocket_timeout)
+        serving = SessionRoutes(self.hub, self.bus, self.tracker, conversations, self.metrics, patience)
+        return SocketEndpoint(admission.admit, serving.serve, observers, self.metrics.handshake)
+
+    def card(self) -> dict[str, Any]:
+        """What the fleet table says of this node."""
+        sample = self.system.sample()
+        return {
+            "node": self._ground.name,
+            "version": VERSION,
+            **self.hub.stats(),
+            **{name: sample["process"][name] for name in ("cpu_percent", "rss_bytes", "uptime_s")},
+            "load_1m": sample["machine"]["load_1m"],
+        }
+
+    async def let_go(self) -> None:
+        """Close every socket within DRAIN_SOCKETS_S, the chats under way last."""
+        await self.hub.drain(max(DRAIN_RATE_LEAST, len(self.hub) / DRAIN_SOCKETS_S))
+
+
+def tickets(ground: Ground) -> Tickets:
+    shared = RedisTickets(ground.redis) if ground.redis else None
+    return Tickets(Failover[TicketStore](ground.breaker, shared, MemoryTickets()))
+
+
+def tracker(ground: Ground, card: Callable[[], dict[str, Any]]) -> Tracker:
+    settings = ground.settings
+    zone = ZoneInfo(settings.presence_zone)
+    memory = MemoryPresence(zone)
+    fleet = RedisPresence(ground.redis, zone, settings.presence_shards) if ground.redis else None
+    presence = Failover[Presence](ground.breaker, fleet, memory)
+    return Tracker(presence, memory, fleet, card=card, drift=ground.metrics.presence_drift.set)
