@@ -50,8 +50,10 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/api/admin/stats/dashboard", to.admin.dashboard, "admin"),
         Operation("POST", "/api/admin/broadcast", to.admin.broadcast, "admin", BroadcastRequest),
         Operation("GET", "/api/admin/users/online", to.admin.online, "admin"),
-        Operation("POST", "/api/admin/users/{user_id}/disconnect", to.admin.disconnect, "admin", DisconnectRequest),
-        Operation("DELETE", "/api/admin/users/{user_id}/block", to.admin.lift_block, "admin"),
+        Operation(
+            "POST", "/api/admin/users/{user_id:path}/disconnect", to.admin.disconnect, "admin", DisconnectRequest
+        ),
+        Operation("DELETE", "/api/admin/users/{user_id:path}/block", to.admin.lift_block, "admin"),
         Operation("POST", "/api/admin/drain", to.admin.drain, "admin"),
         Operation("DELETE", "/api/admin/drain", to.admin.end_drain, "admin"),
     ]

@@ -71,7 +71,10 @@ class Audit:
 
     @asynccontextmanager
     async def recording(self, action: Action) -> AsyncIterator[tuple[Connection, Recorded]]:
-        """The transaction in which the row was written: both are committed, or neither; raises as `record`."""
+        """The transaction in which the row was written: both are committed, or neither; raises as `record`.
+
+        With `first` False an earlier request has done what goes with the row.
+        """
         row = action.row()
         async with self._db.connection("insert_admin_audit") as connection:
             if await store.insert_action(connection, row):

@@ -50,7 +50,7 @@ class Exchange:
     @property
     def route(self) -> str:
         """The template that matched, so that a path never becomes a label."""
-        return getattr(self.scope.get("route"), "path", "unmatched")
+        return getattr(self.scope.get("route"), "path_format", "unmatched")
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

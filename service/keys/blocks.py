@@ -32,6 +32,8 @@ INSERT INTO user_blocks (user_id, until, reason, blocked_by) VALUES (%s, now() +
 ON CONFLICT (user_id) DO UPDATE SET until = excluded.until, reason = excluded.reason,
     blocked_by = excluded.blocked_by, at = excluded.at
 RETURNING until"""
+# Ended blocks stay a day, for whoever asks why a user could not get in; the audit trail has them for ever.
+DELETE_OLD_BLOCKS = "DELETE FROM user_blocks WHERE until < now() - interval '1 day'"
 DELETE_BLOCK = "DELETE FROM user_blocks WHERE user_id = %s RETURNING until > now()"
 SELECT_BLOCKS = """
 SELECT user_id, extract(epoch FROM until - now())::float8, reason
@@ -40,6 +42,7 @@ FROM user_blocks WHERE until > now() ORDER BY until DESC LIMIT %s"""
 
 async def upsert_block(connection: Connection, user_id: str, block_s: float, reason: str, blocked_by: str) -> datetime:
     """Keep a user out for `block_s` seconds from now; returns the moment it ends."""
+    await connection.execute(DELETE_OLD_BLOCKS)
     row = await (await connection.execute(UPSERT_BLOCK, (user_id, block_s, reason, blocked_by))).fetchone()
     assert row is not None  # noqa: S101 - an upsert returns its row; mypy cannot know
     until: datetime = row[0]

@@ -12,6 +12,7 @@ from service.live.protocol import PING_FRAME, Close
 
 # A timer that rings this late says that the whole process stood still, and that answers may wait unread in the kernel.
 STALLED_S = 0.5
+REASON_BYTES = 123  # of a close frame (RFC 6455, 5.5)
 
 
 class Link(Protocol):
@@ -105,7 +106,8 @@ class Socket:
         """Begin to close; done by a task of its own, for a slow client may keep it waiting."""
         if not self.ended_by:
             self.ended_by = str(int(code))
-            self.closing = self._loop.create_task(self._shut(code, reason))
+            fitting = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+            self.closing = self._loop.create_task(self._shut(code, fitting))
 
     async def _shut(self, code: Close, reason: str) -> None:
         with suppress(OSError):  # it left first

@@ -6,13 +6,15 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.admin.audit import Actor
+from service.http.body import read_json
 from service.http.operation import Call
 from service.routes.admin_actions import AdminActions
 from service.routes.admin_requests import (
     BroadcastRequest,
     DisconnectRequest,
-    DrainQuery,
-    NodeQuery,
+    DrainRequest,
+    Model,
+    NodeRequest,
     PageQuery,
     RetryHeader,
     UserPath,
@@ -62,13 +64,13 @@ class AdminRoutes:
 
     async def drain(self, call: Call[None]) -> Response:
         """Move a node's WebSockets to other nodes, `rate` a second."""
-        query = fitted(DrainQuery, call.request.query_params)
-        return answer(await self._actions.drain(actor(call), query.node, query.rate), 202)
+        asked = await query_or_body(call, DrainRequest)
+        return answer(await self._actions.drain(actor(call), asked.node, asked.rate), 202)
 
     async def end_drain(self, call: Call[None]) -> Response:
         """Let a node take WebSockets again."""
-        query = fitted(NodeQuery, call.request.query_params)
-        return answer(await self._actions.drain(actor(call), query.node, 0.0), 202)
+        asked = await query_or_body(call, NodeRequest)
+        return answer(await self._actions.drain(actor(call), asked.node, 0.0), 202)
 
 
 def answer(content: dict[str, Any], status: int = 200) -> Response:
@@ -88,3 +90,16 @@ def idempotency_key(call: Call[Any]) -> str | None:
     """The header as sent, None without it; raises Invalid unless it is 1 to 128 printable characters."""
     sent = call.request.headers.get("idempotency-key")
     return None if sent is None else fitted(RetryHeader, {"Idempotency-Key": sent}).key
+
+
+async def query_or_body(call: Call[None], model: type[Model]) -> Model:
+    """Parameters from the query and, where one was sent, from a JSON body, which counts more.
+
+    A body that went unread would have its `node` overlooked, and the wrong node drained.
+    """
+    asked = fitted(model, call.request.query_params)
+    headers = call.request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return asked
+    body = await read_json(call.request, model)
+    return asked.model_copy(update=body.model_dump(exclude_unset=True))

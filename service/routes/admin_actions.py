@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from service.admin.audit import Action, Actor, Audit, Recorded
 from service.devices import Device
-from service.errors import NotFound
+from service.errors import Invalid, NotFound
 from service.keys.blocks import delete_block, upsert_block
 from service.live.messages import AnyMessage, Blocked, Disconnect, Drain
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest, digest
@@ -86,6 +86,8 @@ class AdminActions:
         Raises:
             DatabaseUnavailable: it cannot be audited; nothing was done.
         """
+        if asked.block_s and user_id == by.user_id:
+            raise Invalid("You cannot block yourself: nobody could ask to be let in again.")
         sockets = await self._matching(user_id, asked.session_id)
         answer = {"id": None, "user_id": user_id, "sockets": sockets, "blocked_until": None, "dry_run": asked.dry_run}
         if asked.dry_run:

@@ -101,14 +101,14 @@ class PageQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class NodeQuery(BaseModel):
+class NodeRequest(BaseModel):
     """Without a node it is the one that answers."""
 
     model_config = STRICT
     node: Id | None = None
 
 
-class DrainQuery(NodeQuery):
+class DrainRequest(NodeRequest):
     rate: Annotated[float, Field(ge=1, le=10_000)] = 200.0  # sockets a second
 
 

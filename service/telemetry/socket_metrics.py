@@ -7,6 +7,9 @@ from service.telemetry.metrics import (
     Metrics,
 )
 
+# What the server closes with on its own account: a message too big, and sockets left over at the end of a drain.
+SERVERS_OWN = frozenset({"1009", "1012"})
+
 
 class SocketMetrics:
     """Labels come from closed sets: a code or a result that nobody foresaw is `other`."""
@@ -26,7 +29,8 @@ class SocketMetrics:
 
     def ended(self, ended_by: str, client_code: str, duration_s: float) -> None:
         """`ended_by` is our code, or why we cut it; empty when it was the client."""
-        code, initiator = (ended_by, "server") if ended_by else (client_code, "client")
+        code = ended_by or client_code
+        initiator = "server" if ended_by or code in SERVERS_OWN else "client"
         self._metrics.ws_disconnects.labels(initiator, code if code in WS_CLOSE_CODES else "other").inc()
         self._metrics.ws_duration.observe(duration_s)
 

@@ -41,6 +41,7 @@ class Node:
     metrics: Metrics
     draining: asyncio.Event
     let_go: Callable[[], Awaitable[None]]  # closes every socket, at a bounded rate
+    revoked: Callable[[bytes], Awaitable[None]]  # tells every node that the key of this hash has changed
 
 
 @asynccontextmanager
@@ -83,7 +84,7 @@ def make_node(ground: Ground, live: Live, runner: Runner, ledger: Ledger, agents
     )
     session = live.session(authenticator, runner, ledger)
     public = public_app(operations(handlers), session, authenticator, ground.observers)
-    return Node(public, private_app(private), ground.metrics, draining, live.let_go)
+    return Node(public, private_app(private), ground.metrics, draining, live.let_go, live.verifier.revoked)
 
 
 def dependencies(ground: Ground) -> dict[str, bool]:

@@ -22,7 +22,7 @@ def test_from_an_empty_database_to_a_revoked_key(empty_database_url: str, redis_
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert run("migrate") == "applied users_keys_usage\n"
+    assert run("migrate") == "applied users_keys_usage\napplied admin\n"
     assert run("migrate") == "the database is up to date\n"
     user = run("users", "create", "ana", "ana@example.org", "--role", "admin").strip()
     assert re.fullmatch(r"usr_[0-9A-Za-z]{12}", user)
