@@ -64,7 +64,9 @@ async def running(settings: Settings) -> AsyncIterator[RunningNode]:
     stop = asyncio.Event()
     config = ServerConfig(port=0, private_port=0, exit_s=None, drain_s=5)
     async with open_node(settings) as parts:
-        server = Server(parts.public, parts.private, config, ServerHooks(not_ready=parts.draining.set, on_drain=parts.let_go))
+        server = Server(
+            parts.public, parts.private, config, ServerHooks(not_ready=parts.draining.set, on_drain=parts.let_go)
+        )
         serving = asyncio.create_task(server.run(stop))
         await server.started.wait()
         node = RunningNode(parts, server, settings)
