@@ -26,7 +26,7 @@ from service.routes.session import TicketRoutes
 
 @dataclass(frozen=True)
 class Handlers:
-    """The groups of handlers, made by `wiring.py`."""
+    """The groups of handlers, made by `wiring/`."""
 
     catalogue: CatalogueRoutes
     chat: ChatRoutes

@@ -81,4 +81,5 @@ async def deny(websocket: WebSocket, error: AtpError) -> None:
     request_id = websocket.scope["atp.request_id"]
     response = problem_response(error, request_id)
     response.headers["x-request-id"] = request_id
+    response.headers["connection"] = "close"  # as the server does: nobody may reuse it (RFC 9112, 9.6)
     await websocket.send_denial_response(response)

@@ -87,8 +87,11 @@ class Bus:
         """Redis is back: say again what it lost, then what it missed. Raises StateUnavailable; the rest is kept."""
         if self._reader and self._outbox:
             self._reader.doubt()
-            await self._outbox.recall()
-            await self._outbox.flush()
+            try:
+                await self._outbox.recall()
+                await self._outbox.flush()
+            except StateRejected as error:  # it answers: no reason for the other capabilities to do without it
+                log.warning("bus.flush_failed", reason=str(error))
 
     def missed(self, last_seq: str) -> list[MissedPush] | None:
         """The pushes after `last_seq`, in order; None when this node cannot tell: too old, lost, or from the future.

@@ -20,7 +20,7 @@ class History:
 
     def __init__(self, floor: Seq = NOWHERE) -> None:
         """Complete after `floor`; by default nothing is known of any place."""
-        self._entries: deque[tuple[Seq, Push]] = deque()
+        self._entries: deque[tuple[Seq, MissedPush]] = deque()
         self._floor = floor
 
     def begin(self, floor: Seq) -> None:
@@ -30,7 +30,7 @@ class History:
 
     def append(self, seq: Seq, push: Push, now_ms: float) -> None:
         """`now_ms` is the stream's clock. What is forgotten raises the floor, so an idle stream is known for long."""
-        self._entries.append((seq, push))
+        self._entries.append((seq, MissedPush(str(seq), push)))
         while len(self._entries) > KEEP_ENTRIES or self._entries[0][0].ms < now_ms - KEEP_MS:
             self._floor = max(self._floor, self._entries.popleft()[0])
             if not self._entries:
@@ -42,11 +42,11 @@ class History:
         if last < self._floor or last.ms >= reached_ms + AHEAD_MS:
             return None
         newest_first = []
-        for seq, push in reversed(self._entries):
+        for seq, entry in reversed(self._entries):
             if seq <= last:
                 break
-            if not push.expired():
-                newest_first.append(MissedPush(str(seq), push))
+            if not entry.message.expired():
+                newest_first.append(entry)
         return newest_first[::-1]
 
 

@@ -7,7 +7,7 @@ from collections import deque
 import structlog
 
 from service.errors import StateUnavailable
-from service.live.bus_entries import Outgoing, Published
+from service.live.bus_entries import Outgoing, Published, Seq
 from service.live.bus_redis import RedisBusLog
 from service.telemetry.metrics import Metrics
 
@@ -77,7 +77,8 @@ class Outbox:
         """
         since_s = time.monotonic() - SAID_S
         async with self._sending:
-            recent = [outgoing for outgoing in self._said if outgoing.sent_s >= since_s]
+            after = await self._stream.full_from() or Seq(0)  # what made room is not lost, and would push out more
+            recent = [said for said in self._said if said.sent_s >= since_s and said.seq and said.seq > after]
             held = await self._held(recent)
             lost = {outgoing.message.id: outgoing for outgoing in recent if outgoing not in held}
             self._said = deque(held, maxlen=SAID)

@@ -19,7 +19,7 @@ BLOCK_MS = 1000  # what an idle node costs: one command a second
 
 
 class RedisBusLog:
-    """What the bus asks of Redis. `reading` is a client of its own, whose deadline is longer than BLOCK_MS.
+    """What the bus asks of Redis. `reading` is a client of its own, whose deadline is best longer than BLOCK_MS.
 
     Every method raises StateUnavailable, or StateRejected for a Redis that answers with an error.
     """
@@ -27,6 +27,7 @@ class RedisBusLog:
     def __init__(self, redis: RedisState, reading: RedisState) -> None:
         self._redis, self._reading = redis, reading
         self._clock = Script(CLOCK)
+        self._block_ms = min(BLOCK_MS, int(reading.timeout_s * 500))  # half a deadline is left for the answer
 
     async def append(self, batch: Sequence[bytes]) -> list[Seq]:
         """Add messages in order, in one round trip. After a failure any of them may be in the stream."""
@@ -40,9 +41,9 @@ class RedisBusLog:
         return [seq_of(found) for found in await self._redis.run("bus_publish", add)]
 
     async def read(self, after: Seq) -> list[tuple[Seq, bytes]]:
-        """The entries after a place, at most READ_COUNT, waiting up to BLOCK_MS for the first; b"" lacks our field."""
+        """The entries after a place, at most READ_COUNT, waiting a second at most for one; b"" lacks our field."""
         found = await self._reading.run(
-            "bus_read", lambda r: r.xread({STREAM: str(after)}, count=READ_COUNT, block=BLOCK_MS)
+            "bus_read", lambda r: r.xread({STREAM: str(after)}, count=READ_COUNT, block=self._block_ms)
         )
         return [(seq_of(found_seq), fields.get(FIELD.encode(), b"")) for _, got in found for found_seq, fields in got]
 
@@ -50,6 +51,11 @@ class RedisBusLog:
         """The place of the oldest entry; None for an empty stream."""
         found = await self._redis.run("bus_first", lambda r: r.xrange(STREAM, count=1))
         return seq_of(found[0][0]) if found else None
+
+    async def full_from(self) -> Seq | None:
+        """The place of the oldest entry when older ones have made room for newer; None when there was room for all."""
+        length = await self._redis.run("bus_length", lambda r: r.xlen(STREAM))
+        return await self.first() if length >= STREAM_LENGTH else None
 
     async def last_until(self, seq: Seq) -> Seq | None:
         """The place of the newest entry at or before `seq`: `seq` itself while the stream still has it."""

@@ -1,7 +1,7 @@
 """The server: one ASGI application on a public port and one on a private port, in one event loop, on hypercorn.
 
 Hypercorn's own `serve` is not used (`docs/decisions/0003-event-loop.md` says why); its protocol classes are.
-There is no ASGI lifespan: `wiring.py` opens and closes the services around `Server.run`.
+There is no ASGI lifespan: `service/wiring/` opens and closes the services around `Server.run`.
 """
 
 import asyncio

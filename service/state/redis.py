@@ -56,9 +56,9 @@ class RedisState:
 
     def __init__(self, settings: Settings, metrics: Metrics, timeout_s: float | None = None) -> None:
         """`timeout_s` is the deadline of a call, REDIS_REQUEST_TIMEOUT unless told; connecting never gets longer."""
-        self._timeout_s = timeout_s or settings.redis_request_timeout
+        self.timeout_s = timeout_s or settings.redis_request_timeout
         self._durations = metrics.db_duration
-        self._client, *self._companions = connect(settings, self._timeout_s)
+        self._client, *self._companions = connect(settings, self.timeout_s)
 
     async def run(self, operation: str, call: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run one idempotent operation under the deadline.
@@ -69,7 +69,7 @@ class RedisState:
         """
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 return await call(self._client)
         except AWAY as error:
             raise StateUnavailable(f"{operation}: {type(error).__name__}") from error

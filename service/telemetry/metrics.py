@@ -1,7 +1,7 @@
 """The catalogue of every metric ATP exports: what it counts, its labels and their values.
 
 Names follow OpenTelemetry's semantic conventions in Prometheus form where one exists, else `atp_…`. One process is one
-scrape target, so each process has one `Metrics` with a registry of its own, built in `wiring.py`. A metric is added
+scrape target, so each process has one `Metrics` with a registry of its own, built in `wiring/`. A metric is added
 here first. Label values come from closed sets or route templates; never an id.
 """
 

@@ -4,15 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from tests.nodes import RunningNode
-
 WAIT_S = 5.0
+
+
+class Door(Protocol):
+    """A node, in this process or another; `key` is used where no other is given."""
+
+    url: str
+    key: str
 
 
 class Client:
@@ -51,13 +56,13 @@ class Client:
             return (end.rcvd.code, end.rcvd.reason) if end.rcvd else (1006, "")
 
 
-def url(node: RunningNode, **query: str) -> str:
+def url(node: Door, **query: str) -> str:
     return f"{node.url.replace('http', 'ws')}/ws/session" + (f"?{urlencode(query)}" if query else "")
 
 
 @asynccontextmanager
 async def socket(
-    node: RunningNode, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str
+    node: Door, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str
 ) -> AsyncIterator[Client]:
     """An open socket that has been told `ready`, of the node's own key unless told; an empty key sends none."""
     own = node.key if key is None else key
@@ -69,7 +74,7 @@ async def socket(
 
 
 async def refusal(
-    node: RunningNode, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str
+    node: Door, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str
 ) -> Any:
     """The status and problem of a handshake that is refused."""
     try:
@@ -79,7 +84,7 @@ async def refusal(
         return refused.response.status_code, json.loads(bytes(refused.response.body or b"{}"))
 
 
-async def turned_away(node: RunningNode, key: str | None = None, **query: str) -> tuple[int, str]:
+async def turned_away(node: Door, key: str | None = None, **query: str) -> tuple[int, str]:
     """The code and reason of a socket that is accepted only to be closed."""
     own = node.key if key is None else key
     async with websockets.connect(url(node, **query), additional_headers={"x-api-key": own}) as connection:

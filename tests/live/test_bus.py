@@ -10,9 +10,12 @@ import redis
 
 from service.background import end
 from service.errors import BadRequest
-from service.live.bus_entries import Entry
-from service.live.bus_redis import STREAM
-from service.live.messages import Blocked, Disconnect, Drain
+from service.live.bus_entries import Entry, Seq
+from service.live.bus_redis import STREAM, RedisBusLog
+from service.live.messages import AnyMessage, Blocked, Disconnect, Drain, encode
+from service.settings import load
+from service.state.redis import RedisState
+from service.telemetry.metrics import Metrics
 from tests.live.bus_nodes import BusNode, BusNodes, push, write
 from tests.redis_topologies import Cluster, SentinelTrio
 from tests.waiting import eventually
@@ -58,7 +61,7 @@ async def test_those_who_publish_together_share_round_trips(redis_url: str, node
 
 async def test_every_kind_reaches_the_other_node(redis_url: str, nodes: BusNodes) -> None:
     one, two = await nodes.start(redis_url), await nodes.start(redis_url)
-    messages = [
+    messages: list[AnyMessage] = [
         push("to two devices").model_copy(update={"users": frozenset({"ana"}), "devices": frozenset({"mobile"})}),
         Disconnect(user_id="ana", reason="by admin"),
         Blocked(user_id="ana", until_s=1.5),
@@ -177,31 +180,43 @@ async def test_what_is_no_seq_is_a_bad_request(nodes: BusNodes, seq: str) -> Non
 
 
 async def test_an_idle_node_sends_redis_one_command_a_second(redis_url: str, nodes: BusNodes) -> None:
-    await nodes.start(redis_url, probing=False)
+    node = await nodes.start(redis_url, probing=False)
+    await node.bus.publish(push("connected"))
+    await node.has(1)
     with redis.Redis.from_url(redis_url) as client:
         before = client.info("stats")["total_commands_processed"]
         await asyncio.sleep(2.0)
         sent = client.info("stats")["total_commands_processed"] - before
-    assert sent <= 4  # one of them is this question
+    assert 2 <= sent <= 4  # one of them is this question
 
 
 async def test_a_node_that_fell_far_behind_tells_of_the_gap_and_goes_on(redis_url: str, nodes: BusNodes) -> None:
-    node, released = await nodes.start(redis_url), asyncio.Event()
+    node = await nodes.start(redis_url)
+    await node.bus.publish(push("read"))
+    await node.has(1)
+    with redis.Redis.from_url(redis_url) as client:
+        # The node shares this loop: it reads nothing until the stream is cut.
+        seqs = [client.xadd(STREAM, {"m": encode(push(str(number)))}).decode() for number in range(650)]
+        client.xtrim(STREAM, maxlen=300, approximate=False)
+    await eventually(lambda: node.texts()[-1:] == ["649"])
+    assert node.gaps == 1
+    assert node.texts()[-300:] == [str(number) for number in range(350, 650)]
+    assert node.missed(seqs[0]) is None
+    assert node.missed(seqs[400]) == [str(number) for number in range(401, 650)]
 
-    async def wait(entry: Entry) -> None:
-        await released.wait()
 
-    node.before_delivery = wait
-    first = (await node.bus.publish(push("first"))).seq
+async def test_what_made_room_for_newer_entries_is_not_said_again(
+    redis_url: str, nodes: BusNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.live.bus_redis.STREAM_LENGTH", 100)
+    node = await nodes.start(redis_url)
     for number in range(450):
         await node.bus.publish(push(str(number)))
-    with redis.Redis.from_url(redis_url) as client:
-        client.xtrim(STREAM, maxlen=300, approximate=False)
-    released.set()
-    await eventually(lambda: node.texts()[-1:] == ["449"])
-    assert node.gaps == 1
-    assert node.missed(str(first)) is None
-    assert node.texts()[-300:] == [str(number) for number in range(150, 450)]
+    await node.has(450)
+    await node.bus.recovered()
+    await node.bus.publish(push("last"))
+    await node.has(451)
+    assert node.counted("duplicate") == 0
 
 
 async def test_a_stream_that_was_emptied_in_silence_is_noticed_by_the_next_check(
@@ -238,6 +253,14 @@ async def says_and_resumes(url: str, nodes: BusNodes) -> None:
     await two.has(2)
     assert two.texts() == ["a", "b"]
     assert two.missed(str(said[0].seq)) == ["b"]
+
+
+async def test_reads_end_before_their_deadline_however_short_it_is(redis_url: str) -> None:
+    settings, metrics = load(redis_url=redis_url), Metrics()
+    state, reading = RedisState(settings, metrics), RedisState(settings, metrics, 0.3)
+    assert await RedisBusLog(state, reading).read(Seq(0)) == []
+    await state.close()
+    await reading.close()
 
 
 async def test_a_run_that_ended_and_began_again_goes_on_where_it_was(redis_url: str, nodes: BusNodes) -> None:
