@@ -7,7 +7,6 @@
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,6 @@ SCRIPTS = Path(__file__).parent / "lua"
 LEASES = "atp:{presence:0}:leases"
 KEYS = [LEASES, "atp:{presence:0}:nodes"]
 LEASE_MS = 10_000
-# A join that was on its way when its incarnation ended lands within a deadline; a minute is many of them.
-FORGET_OVER_MS = 60_000
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The server's clock in milliseconds, how many incarnations live, and the names of those that are over."""
-
-    now_ms: int
-    alive: int
-    over: list[str]
 
 
 class Leases:
@@ -53,22 +41,16 @@ class Leases:
         return await self._redis.run("presence_lease", lambda r: self._lease.call(r, KEYS, arguments))
 
     async def end(self, owner: str) -> None:
-        """Give the lease up now; what is left of the owner's sessions is for anybody to reap."""
+        """Give the lease up now; what the owner holds is for anybody to reap."""
         await self._redis.run("presence_end_lease", lambda r: self._end.call(r, KEYS, [owner]))
 
-    async def seen(self) -> Seen:
-        now_ms, alive, *over = await self._redis.run("presence_leases", lambda r: self._leases.call(r, [LEASES], []))
-        return Seen(now_ms, alive, [name.decode() for name in over])
-
-    async def forget(self, seen: Seen) -> None:
-        """Stop listing the incarnations that had been over for long when `seen` was read; reap those first."""
-        until = seen.now_ms - FORGET_OVER_MS
-        await self._redis.run("presence_forget", lambda r: self._forget.call(r, KEYS, [until]))
-
-    async def names(self) -> list[str]:
-        """Of all that are listed, living and over."""
-        names = await self._redis.run("presence_leases", lambda r: r.zrange(LEASES, 0, -1))
+    async def living(self) -> list[str]:
+        names = await self._redis.run("presence_leases", lambda r: self._leases.call(r, [LEASES], []))
         return [name.decode() for name in names]
+
+    async def forget_over(self) -> None:
+        """Stop listing the incarnations whose lease has ended."""
+        await self._redis.run("presence_forget", lambda r: self._forget.call(r, KEYS, []))
 
     async def cards(self) -> list[Card]:
         """Of those that live."""

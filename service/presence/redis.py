@@ -5,6 +5,7 @@ Keys, all of one shard under one hash tag, so that a script may touch them and R
 | key | type | what |
 |---|---|---|
 | `atp:{presence:<shard>}:o:<owner>` | hash | a node's sockets (of `rest`: REST sessions): id -> packed |
+| `…:i` | set | the owners that hold sockets here, but `rest` |
 | `…:x` | zset | REST session -> its end in milliseconds of the server's clock |
 | `…:u` | hash | user -> sockets + REST_WEIGHT * REST sessions |
 | `…:c` | hash | users; sessions by device; REST ones alone as `rest:<device>` |
@@ -72,13 +73,13 @@ class RedisPresence:
     async def _write(self, shard: int, owner: str, changes: Sequence[Any], end_at_most: int = 0) -> int:
         """See change.lua for `changes`; how many left."""
         base, today, rest = key(shard), self._day(0), owner == REST
-        keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c", f"{base}:p", f"{base}:d:{today}"]
+        keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c", f"{base}:p", f"{base}:d:{today}", f"{base}:i"]
         head = [today, (MONTH_DAYS + 1) * 86_400, REST_WEIGHT if rest else 1, int(self._shards == 1)]
-        arguments = [*head, end_at_most, REST_TTL_S * 1000, *changes]
+        arguments = [*head, end_at_most, REST_TTL_S * 1000, owner, *changes]
         return int(await self._run("change", self._change, [*keys, f"{base}:x"] if rest else keys, arguments))
 
     async def counts(self) -> Counts:
-        seen, *found = await together([self.leases.seen(), *(self._read(shard) for shard in self._all())])
+        living, *found = await together([self.leases.living(), *(self._read(shard) for shard in self._all())])
         totals = sum((counters for counters, _, _ in found), Counter[str]())
         peaks: dict[bytes, bytes] = found[0][1]
         return Counts(
@@ -91,7 +92,7 @@ class RedisPresence:
                 window: sum(days[position] for _, _, days in found)
                 for position, window in enumerate(("day", "week", "month"))
             },
-            nodes=seen.alive,
+            nodes=len(living),
         )
 
     async def _read(self, shard: int) -> tuple[Counter[str], dict[bytes, bytes], list[int]]:
@@ -159,8 +160,22 @@ class RedisPresence:
     async def cards(self, own: Card) -> list[Card]:
         return await self.leases.cards()
 
+    async def reap_dead(self) -> int:
+        """Remove the sockets of every incarnation without a lease; how many there were.
+
+        Owners are read before leases: one that is new by then leased its name before it held anything.
+        """
+        owners = await together(self._owners(shard) for shard in self._all())
+        living = set(await self.leases.living())
+        dead = ((shard, owner) for shard, names in enumerate(owners) for owner in names - living)
+        return sum(await together(self._reap_shard(shard, owner) for shard, owner in dead))
+
+    async def _owners(self, shard: int) -> set[str]:
+        names = await self._redis.run("presence_owners", lambda r: r.smembers(f"{key(shard)}:i"))
+        return {name.decode() for name in names}
+
     async def reap(self, owner: str) -> int:
-        """Remove every session of an incarnation that is over, in small batches; how many there were."""
+        """Remove every socket of an incarnation that is over, in small batches; how many there were."""
         return sum(await together(self._reap_shard(shard, owner) for shard in self._all()))
 
     async def _reap_shard(self, shard: int, owner: str) -> int:
@@ -179,15 +194,15 @@ class RedisPresence:
             ended += more
         return ended
 
-    async def recount(self, owners: Sequence[str]) -> Recount:
+    async def recount(self) -> Recount:
         """Of every shard, at one moment each."""
-        return sum(await together(self._recount_shard(shard, owners) for shard in self._all()), Recount())
+        return sum(await together(self._recount_shard(shard) for shard in self._all()), Recount())
 
-    async def _recount_shard(self, shard: int, owners: Sequence[str]) -> Recount:
+    async def _recount_shard(self, shard: int) -> Recount:
         base = key(shard)
-        keys = [f"{base}:c", f"{base}:u", f"{base}:x", *(f"{base}:o:{owner}" for owner in (REST, *owners))]
-        counters, users, ends, rest, *held = await self._run("recount", self._recount, keys, [])
-        return Recount.of(shards.counter(counters), users, ends, rest, dict(zip(owners, held, strict=True)))
+        keys = [f"{base}:c", f"{base}:u", f"{base}:x", f"{base}:o:{REST}", f"{base}:i"]
+        counters, users, ends, rest, *held = await self._run("recount", self._recount, keys, [f"{base}:o:"])
+        return Recount.of(shards.counter(counters), users, ends, rest, shards.counter(held))
 
     async def _run(self, operation: str, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await self._redis.run(f"presence_{operation}", lambda r: script.call(r, keys, arguments))

@@ -24,11 +24,11 @@ class Recount:
     held: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, counters: Counter[str], users: int, ends: int, rest: int, held: dict[str, int]) -> "Recount":
+    def of(cls, counters: Counter[str], users: int, ends: int, rest: int, held: Counter[str]) -> "Recount":
         """From a shard's counters, and the sizes of its users, ends of REST sessions, REST sessions and owners."""
         sessions = sum(counters[device] for device in DEVICES)
         drift = abs(sessions - sum(held.values()) - rest) + abs(counters["users"] - users) + abs(ends - rest)
-        return cls(drift + abs(sum(counters[rest_counter(device)] for device in DEVICES) - rest), Counter(held))
+        return cls(drift + abs(sum(counters[rest_counter(device)] for device in DEVICES) - rest), held)
 
     def __add__(self, other: "Recount") -> "Recount":
         return Recount(self.drift + other.drift, self.held + other.held)
@@ -50,17 +50,18 @@ def arguments(change: Change) -> tuple[str, str, int]:
 
 
 def packed(session: Session) -> str:
-    """Short, since there is one for each session: the device's first letter, and no user where the id has it."""
-    parts = [session.device[0], str(session.since_s), session.client_id]
-    return SEPARATOR.join(parts if session.kind == "rest" else [*parts, session.user_id])
+    """Short, since there is one for each session. A REST session's id has the user, and its end says enough of when."""
+    if session.kind == "rest":
+        return session.device[0] + session.client_id
+    return SEPARATOR.join([session.device[0], str(session.since_s), session.client_id, session.user_id])
 
 
-def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """A script's list of name, value, name, value… as pairs."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 
-def counter(flat: Sequence[bytes]) -> Counter[str]:
+def counter(flat: Sequence[Any]) -> Counter[str]:
     return Counter({name.decode(): int(value) for name, value in pairs(flat)})
 
 

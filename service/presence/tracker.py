@@ -61,6 +61,7 @@ class Tracker:
         self._beginning = asyncio.Lock()
         self._changes = Changes(self._write)
         self._audit = Audit()
+        self._closed = False
         self._untold = False  # a write of this incarnation did not reach the fleet
 
     async def add_user(self, user_id: str, session_id: str, client_id: str, device_type: str = "unknown") -> None:
@@ -109,6 +110,8 @@ class Tracker:
         """How many sockets the fleet (or this node, while Redis is away) has: all, or of users, or of devices."""
         if users is not None and devices is not None:
             raise ValueError("either users or devices")
+        if users is not None:
+            users = [user for user in users if is_id(user)]  # nobody else can be online
         return await self._presence.call(lambda presence: presence.sockets(users, devices))
 
     async def online_page(self, cursor: str = "", limit: int = 100) -> Page:
@@ -138,13 +141,10 @@ class Tracker:
 
     async def close(self) -> None:
         """Leave at once, so that nobody has to wait for the lease to end."""
+        self._closed = True  # a beat on its way shall not begin anew
         await self._changes.close()
-        if self._fleet and not self._presence.degraded:
-            try:
-                await self._fleet.leases.end(self._owner)
-                await self._fleet.reap(self._owner)
-            except StateUnavailable:
-                return  # the lease ends by itself, and a survivor reaps
+        async with self._beginning:
+            await self._unless_away(self._end)
 
     async def begin(self) -> None:
         """Begin a new incarnation: count every session of this node under a new name, then remove the old one's.
@@ -153,11 +153,11 @@ class Tracker:
 
         1. Lease the new name, so that what is counted under it is reaped if this node dies.
         2. Change to it, and touch every session. Who joins or leaves meanwhile shares these writes or comes after.
-        3. End the old name and reap it. A write that lands late under it is reaped with it, by any node.
+        3. End the old name and reap it. A write that lands late under it is reaped at any node's next beat.
         """
-        if self._fleet is None:
-            return
         async with self._beginning:
+            if self._fleet is None or self._closed:
+                return
             old, new = self._owner, new_incarnation()
             await self._fleet.leases.begin(new, self._card())
             self._owner, self._untold = new, False
@@ -192,9 +192,17 @@ class Tracker:
             return
         if not await self._fleet.leases.renew(self._owner, self._card()) or self._untold:
             await self.begin()
-        await reap_dead(self._fleet)
+        if reaped := await self._fleet.reap_dead():
+            log.info("presence.reaped", sessions=reaped)
+        await self._fleet.leases.forget_over()
         await self._fleet.end_expired()
         await self._fleet.sample_peak()
+
+    async def _end(self) -> None:
+        """Should it fail, the lease ends by itself and a survivor reaps."""
+        if self._fleet:
+            await self._fleet.leases.end(self._owner)
+            await self._fleet.reap(self._owner)
 
     async def _unless_away(self, work: Callable[[], Any]) -> None:
         if self._presence.degraded:
@@ -205,16 +213,6 @@ class Tracker:
             log.warning("presence.beat_missed", reason=str(error))
 
 
-async def reap_dead(fleet: RedisPresence) -> None:
-    """Remove the sessions of every incarnation that is over; all survivors do it, and it is idempotent."""
-    seen = await fleet.leases.seen()
-    for owner in seen.over:
-        if reaped := await fleet.reap(owner):
-            log.info("presence.reaped", sessions=reaped)
-    if seen.over:
-        await fleet.leases.forget(seen)
-
-
 def new_incarnation() -> str:
     return secrets.token_hex(8)
 
@@ -223,7 +221,11 @@ def known_device(said: str) -> Device:
     return said if said in DEVICES else "unknown"
 
 
+def is_id(value: str) -> bool:
+    return 0 < len(value) <= ID_CHARACTERS and value.isprintable()
+
+
 def check_ids(user_id: str, session_id: str, client_id: str = "-") -> None:
     for name, value in (("user_id", user_id), ("session_id", session_id), ("client_id", client_id)):
-        if not 0 < len(value) <= ID_CHARACTERS or not value.isprintable():
+        if not is_id(value):
             raise Invalid(f"{name} must be 1 to {ID_CHARACTERS} printable characters.")

@@ -1,5 +1,7 @@
 """Questions about the fleet: its sockets, who is online page by page, its nodes; and its peaks over several shards."""
 
+import asyncio
+
 import pytest
 import redis
 
@@ -25,15 +27,13 @@ async def everyone(node: Tracker, limit: int) -> list[tuple[str, int, int]]:
 @pytest.mark.parametrize(("shards", "users"), [(1, 1000), (16, 1000), (16, 3), (1, 0)])
 async def test_pages_together_say_everyone(redis_url: str, nodes: Nodes, shards: int, users: int) -> None:
     node = await nodes.start(redis_url, Given(shards, beat=False, watch=False))
-    for number in range(users):
-        await node.add_user(f"user-{number}", f"s{number}", "c")
+    await asyncio.gather(*(node.add_user(f"user-{number}", f"s{number}", "c") for number in range(users)))
     assert set(await everyone(node, 50)) == {(f"user-{number}", 1, 0) for number in range(users)}
 
 
 async def test_a_page_is_about_as_long_as_asked(redis_url: str, nodes: Nodes) -> None:
     node = await nodes.start(redis_url, Given(4, beat=False, watch=False))
-    for number in range(4000):
-        await node.heartbeat(f"user-{number}", "r", "c")
+    await asyncio.gather(*(node.heartbeat(f"user-{number}", "r", "c") for number in range(4000)))
     page = await node.online_page("", 100)
     assert 100 <= len(page.users) < 200
     assert page.users[0][1:] == (0, 1)
@@ -111,6 +111,11 @@ async def test_sockets_of_more_users_than_one_call_takes(redis_url: str, nodes: 
     assert await node.sockets(users=frozenset(f"user-{number}" for number in range(10, 3010))) == 10
 
 
+async def test_users_that_nobody_can_be_have_no_sockets(redis_url: str, nodes: Nodes) -> None:
+    node = await nodes.start(redis_url, BY_HAND)
+    assert await node.sockets(users=frozenset({"", "\ud800", "x" * 129})) == 0
+
+
 def carrying(name: str) -> Given:
     return Given(beat=False, watch=False, card=lambda: {"node": name, "sockets": 1})
 
@@ -137,10 +142,7 @@ async def test_a_card_is_renewed_with_the_lease_and_only_once(redis_url: str, no
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_dead_nodes_card_goes_with_its_lease(
-    redis_url: str, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.presence.leases.FORGET_OVER_MS", 100)
+async def test_a_dead_nodes_card_goes_with_its_lease(redis_url: str, nodes: Nodes) -> None:
     one, two = await nodes.start(redis_url), await nodes.start(redis_url)
     assert len(await one.nodes()) == 2
     await nodes.kill(two)

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from service.errors import Invalid
-from tests.presence.nodes import Clocks, Given, Nodes, online, sizes
+from tests.presence.nodes import Clocks, Given, Nodes, online, pass_in_redis, sizes
 
 EXPIRIES = "atp:{presence:0}:x"
 BY_HAND = Given(beat=False, watch=False)
@@ -22,11 +22,9 @@ class Hand:
         return self.now
 
 
-def pass_in_redis(url: str, seconds: int) -> None:
-    """Move every end as if that much of the server's time had passed."""
+def pass_by(url: str, seconds: int) -> None:
     with redis.Redis.from_url(url) as client:
-        for name in client.zrange(EXPIRIES, 0, -1):
-            client.zincrby(EXPIRIES, -1000 * seconds, name)
+        pass_in_redis(client, 0, seconds)
 
 
 async def test_heartbeats_of_one_client_on_two_nodes_are_one_session(redis_url: str, nodes: Nodes) -> None:
@@ -49,12 +47,12 @@ async def test_a_session_lives_for_a_minute_from_its_last_heartbeat(redis_url: s
     one, two = await nodes.start(redis_url, BY_HAND), await nodes.start(redis_url, BY_HAND)
     await one.heartbeat("ana", "r1", "c")
     await one.heartbeat("bob", "r1", "c")
-    pass_in_redis(redis_url, 40)
+    pass_by(redis_url, 40)
     await one.heartbeat("bob", "r1", "c")
-    pass_in_redis(redis_url, 19)
+    pass_by(redis_url, 19)
     await two.beat()
     assert await sizes(one) == (2, 2, 0)
-    pass_in_redis(redis_url, 1)
+    pass_by(redis_url, 1)
     await two.beat()
     assert await sizes(one) == (1, 1, 0)
     with redis.Redis.from_url(redis_url) as client:
@@ -98,6 +96,30 @@ async def test_while_redis_is_away_this_nodes_rest_sessions_count_and_end_by_its
     assert await sizes(node) == (0, 0, 0)
 
 
+async def test_memory_ends_those_not_heard_of_however_others_go_on(nodes: Nodes) -> None:
+    monotonic = Hand(100.0)
+    node = await nodes.start("", Given(clocks=Clocks(monotonic=monotonic)))
+    await node.heartbeat("ana", "r1", "c")
+    monotonic.now += 10
+    await node.heartbeat("bob", "r1", "c")
+    monotonic.now += 40
+    await node.heartbeat("ana", "r1", "c")
+    monotonic.now += 20
+    assert (await node.online_page()).users == [("ana", 0, 1)]
+
+
+async def test_what_has_ended_by_then_is_not_told_again(redis_url: str, nodes: Nodes) -> None:
+    monotonic = Hand(100.0)
+    node = await nodes.start(redis_url, Given(beat=False, watch=False, clocks=Clocks(monotonic=monotonic)))
+    await node.heartbeat("ana", "r1", "c")
+    nodes.cut(node)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    monotonic.now += 60
+    await nodes.mend(node)
+    assert await sizes(node) == (0, 0, 0)
+
+
 async def test_after_a_flush_a_beat_counts_rest_sessions_again_for_the_time_they_had_left(
     redis_url: str, nodes: Nodes
 ) -> None:
@@ -127,7 +149,7 @@ async def test_what_was_remembered_never_shortens_what_another_node_heard_later(
     monotonic.now += 59
     await late.heartbeat("ana", "r1", "c")
     await early.begin()
-    pass_in_redis(redis_url, 50)
+    pass_by(redis_url, 50)
     await early.beat()
     assert await online(early) == 1
 
@@ -151,7 +173,7 @@ async def test_a_jump_of_a_nodes_time_of_day_ends_nothing(redis_url: str, nodes:
 async def test_an_end_from_before_redis_set_its_clock_back_is_brought_to_a_minute(redis_url: str, nodes: Nodes) -> None:
     node = await nodes.start(redis_url, BY_HAND)
     await node.heartbeat("ana", "r1", "c")
-    pass_in_redis(redis_url, -3600)
+    pass_by(redis_url, -3600)
     await node.beat()
     with redis.Redis.from_url(redis_url) as client:
         assert client.zscore(EXPIRIES, "ana\x1fr1") - time.time() * 1000 < 60_100

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from service.presence.leases import LEASES
 from service.presence.tracker import Tracker
-from tests.presence.nodes import Clocks, Given, Nodes
+from tests.presence.nodes import Clocks, Given, Nodes, pass_in_redis
 
 EXAMPLES = int(os.environ.get("ATP_MODEL_EXAMPLES", "40"))
 NODES_MAX = 4
@@ -63,8 +64,8 @@ class Fleet(RuleBasedStateMachine):
         self.client.flushall()
         self.start_node()
 
-    def run(self, work: object) -> object:
-        return self.runner.run(work)  # type: ignore[arg-type]
+    def run(self, work: Coroutine[None, None, object]) -> object:
+        return self.runner.run(work)
 
     def node(self, pick: int) -> Living:
         return self.living[pick % len(self.living)]
@@ -87,7 +88,7 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.living)
     @rule(pick=picks, coming=st.lists(st.tuples(users, devices), min_size=1, max_size=4))
     def connect(self, pick: int, coming: list[tuple[str, str]]) -> None:
-        node, calls = self.node(pick), []
+        node, calls = self.node(pick), list[Coroutine[None, None, None]]()
         for user, device in coming:
             self.number += 1
             node.sockets[f"s{self.number}"] = (user, device)
@@ -139,8 +140,7 @@ class Fleet(RuleBasedStateMachine):
     def time_passes(self) -> None:
         self.now += PASSING_S
         for shard in range(self.shards):
-            for name in self.client.zrange(ends := f"atp:{{presence:{shard}}}:x", 0, -1):
-                self.client.zincrby(ends, -1000 * PASSING_S, name)
+            pass_in_redis(self.client, shard, PASSING_S)
 
     @precondition(lambda self: self.living)
     @rule(pick=picks, jump_s=st.sampled_from([3600, -3600]))
@@ -203,15 +203,15 @@ class Fleet(RuleBasedStateMachine):
             self.client.close()
 
 
-async def together(calls: list[object]) -> None:
-    await asyncio.gather(*calls)  # type: ignore[call-overload]
+async def together(calls: Sequence[Awaitable[None]]) -> None:
+    await asyncio.gather(*calls)
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("shards", [1, 3])
 def test_whatever_happened_the_healed_fleet_is_exact(redis_url: str, shards: int) -> None:
     run_state_machine_as_test(
-        lambda: Fleet(redis_url, shards),
+        lambda: Fleet(redis_url, shards),  # type: ignore[arg-type]
         settings=settings(
             max_examples=EXAMPLES // 2,
             stateful_step_count=30,

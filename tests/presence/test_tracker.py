@@ -153,6 +153,16 @@ async def test_a_node_that_stops_in_order_leaves_at_once(redis_url: str, nodes: 
     assert (stats["online_users"], stats["sessions"], stats["nodes"]) == (1, 1, 1)
 
 
+async def test_a_node_that_closes_during_its_beat_does_not_begin_anew(redis_url: str, nodes: Nodes) -> None:
+    given = Given(beat=False, watch=False)
+    one, two = await nodes.start(redis_url, given), await nodes.start(redis_url, given)
+    await two.add_user("bob", "s2", "c")
+    await asyncio.gather(two.close(), *(two.beat() for _ in range(20)))
+    await two.beat()
+    stats = await one.get_stats()
+    assert (stats["online_users"], stats["nodes"]) == (0, 1)
+
+
 @pytest.mark.usefixtures("quick")
 async def test_after_a_flush_the_count_is_exact_again(redis_url: str, nodes: Nodes) -> None:
     one, two = await nodes.start(redis_url), await nodes.start(redis_url)
@@ -166,6 +176,29 @@ async def test_after_a_flush_the_count_is_exact_again(redis_url: str, nodes: Nod
         return (stats["online_users"], stats["devices"]["tablet"], stats["nodes"]) == (200, 300, 2)
 
     assert await eventually(exact) < 1.0
+
+
+async def test_a_node_that_dies_between_a_flush_and_its_next_beat_leaves_nothing(redis_url: str, nodes: Nodes) -> None:
+    given = Given(beat=False, watch=False)
+    survivor, dying = await nodes.start(redis_url, given), await nodes.start(redis_url, given)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    await dying.add_user("ana", "s1", "c")
+    await survivor.beat()
+    assert await sizes(survivor) == (0, 0, 0)
+
+
+async def test_what_lands_late_under_an_ended_incarnation_is_reaped_at_the_next_beat(
+    redis_url: str, nodes: Nodes
+) -> None:
+    given = Given(beat=False, watch=False)
+    survivor, dying = await nodes.start(redis_url, given), await nodes.start(redis_url, given)
+    await dying.close()
+    await survivor.beat()
+    await dying.add_user("ana", "s1", "c")
+    assert await online(survivor) == 1
+    await survivor.beat()
+    assert await sizes(survivor) == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -213,6 +246,18 @@ async def test_an_idle_fleet_of_sessions_sends_redis_nothing_for_them(redis_url:
         await asyncio.sleep(1.0)
         sent = client.info("stats")["total_commands_processed"] - before
     assert sent < 10  # the breaker's pings, and this question
+
+
+async def test_a_socket_costs_redis_at_most_250_bytes(redis_url: str, nodes: Nodes) -> None:
+    node = await nodes.start(redis_url, Given(beat=False, watch=False))
+    await node.add_user("first", "s", "c")
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.info("memory")["used_memory"]
+        ids = [f"{number:018d}" for number in range(10_000)]
+        for start in range(0, len(ids), 1000):
+            batch = ids[start : start + 1000]
+            await asyncio.gather(*(node.add_user(f"u{name}", f"s{name}", f"c{name}", "mobile") for name in batch))
+        assert (client.info("memory")["used_memory"] - before) / len(ids) <= 250
 
 
 async def test_reading_the_counts_never_scans(redis_url: str, nodes: Nodes) -> None:

@@ -1,7 +1,6 @@
--- Which incarnations live, and which are over.
+-- Which incarnations live.
 -- KEYS: 1 leases
--- Returns {now in ms, number alive, names of those that are over...}
+-- Returns their names.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local over = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
-return {now, redis.call('ZCARD', KEYS[1]) - #over, unpack(over)}
+return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
