@@ -10,9 +10,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from bench.report import table, write
+from bench.report import store, table, write
 from bench.scenario import Figures, Round, Scenario
-from bench.scenarios import SCENARIOS
+from bench.scenarios import scenarios
 from bench.servers import open_stage
 
 QUICK_S, USUAL_S = 1.5, 4.0
@@ -21,7 +21,7 @@ QUICK_S, USUAL_S = 1.5, 4.0
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="ATP beside its peers: a table of ratios.")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; medians are shown (default: 5)")
-    parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="just this scenario")
+    parser.add_argument("--only", action="append", choices=[s.name for s in scenarios()], help="just this scenario")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works, not for figures")
     parsed = parser.parse_args()
     if parsed.quick:
@@ -47,12 +47,15 @@ async def run(chosen: Sequence[Scenario], rounds: int, seconds: float) -> dict[s
 
 def main() -> None:
     chosen_options = options()
-    chosen = [s for s in SCENARIOS if not chosen_options.only or s.name in chosen_options.only]
+    known = scenarios(chosen_options.quick)
+    chosen = [s for s in known if not chosen_options.only or s.name in chosen_options.only]
     seconds = QUICK_S if chosen_options.quick else USUAL_S
     results = asyncio.run(run(chosen, chosen_options.rounds, seconds))
     made = table(chosen, results)
     print(made)
-    if not chosen_options.quick and len(chosen) == len(SCENARIOS):
+    if not chosen_options.quick:
+        store(results)
+    if not chosen_options.quick and len(chosen) == len(known):
         write(made, chosen, results, sys.argv[1:])
 
 

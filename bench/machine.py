@@ -33,6 +33,13 @@ def rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def established(port: int) -> int:
+    """How many connections a server of ours holds on its port, whatever its clients think (proc_net_tcp(5))."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    # As a set: the file may list a connection twice where others come and go while it is read.
+    return len({(row[1], row[2]) for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "01"})
+
+
 def facts() -> str:
     """Cores, memory, system, Python; nothing that names a machine."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

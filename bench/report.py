@@ -1,12 +1,15 @@
 """The table of ratios, and docs/bench.md around it."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from bench.machine import facts
 from bench.scenario import Figures, Line, Scenario, medians, ratio
-from bench.venvs import ROOT
+from bench.venvs import FOLDER, ROOT
+
+RESULTS = FOLDER / "results.json"
 
 HEAD = "| what | ATP | peer | peer's | ratio | reach | met |\n|---|---:|---|---:|---:|---|---|"
 PAGE = """# Bench
@@ -35,6 +38,17 @@ METHOD = """
   quantile of the same load on the model itself. ATP answers when the usage row is on disk; LiteLLM has no database.
 - **streams**: every token is the time it was sent, so its lateness is read off one clock. A number of streams passes
   when p99 lateness is at most 20 ms and none is cut; the largest passing one counts, found to about 15 %.
+- **sockets**: raw clients in two processes of half the sockets each, 200 handshakes in flight. A socket counts as
+  connected when the server has said so over it. RSS is what the server has grown by since it held none. A broadcast
+  carries the moment at which it was asked for over HTTP (ATP writes an audit row first, and reads it back from Redis
+  like every node); its lateness is taken at each socket. Figures are medians of ten broadcasts; one that does not reach
+  every socket once ends the bench. The bare server gathers a send to each of a set of sockets. python-socketio has its
+  Redis manager, runs in a venv of its own on uvicorn with uvloop and httptools, WebSocket transport only, and answers
+  echoes by acknowledgement. Stalled clients have a small receive buffer and the segment size of the internet, and stop
+  reading: the first broadcasts fill what the kernel holds for them. In the storm every client is closed at once and
+  connects again at once; meanwhile 40 requests a second are sent at fixed moments, whatever became of the last ones.
+- **presence**: the tracker's own calls from a process on core 0; a Valkey without persistence on core 1, with one
+  session for each user. "The script alone" is the same Lua called for one session at a time through the same client.
 - LiteLLM proxy runs in a venv of its own, one worker, one model, a master key, telemetry off.
 - `server CPU` is the kernel's own count of the server's time per answer: neighbours hardly move it.
 - The generator answers for itself: against the scripted model it does above 40,000 req/s, and in no measurement did it
@@ -84,6 +98,15 @@ def noise(results: Mapping[str, Sequence[Figures]]) -> str:
 def generator_share(results: Mapping[str, Sequence[Figures]]) -> float:
     rounds = [figures for of_scenario in results.values() for figures in of_scenario]
     return max(value for figures in rounds for key, value in figures.items() if key.endswith("_cpu_share"))
+
+
+def store(results: Mapping[str, Sequence[Figures]]) -> None:
+    """Keep every round's figures for `bench.plots`; scenarios that were not measured keep those they had."""
+    RESULTS.write_text(json.dumps({**stored(), **results}, indent=1))
+
+
+def stored() -> dict[str, list[Figures]]:
+    return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {}
 
 
 def write(

@@ -1,5 +1,15 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import chat, models, streams
+from bench import chat, models, presence, sockets, streams
+from bench.scenario import Scenario
 
-SCENARIOS = (models.SCENARIO, chat.SCENARIO, streams.SCENARIO)
+
+def scenarios(quick: bool = False) -> tuple[Scenario, ...]:
+    """Some are smaller when `quick`."""
+    return (
+        models.SCENARIO,
+        chat.SCENARIO,
+        streams.SCENARIO,
+        sockets.scenario(sockets.QUICK_SIZES if quick else sockets.SIZES),
+        presence.scenario(presence.QUICK_SIZES if quick else presence.SIZES),
+    )

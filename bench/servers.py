@@ -18,11 +18,20 @@ from service.embedded.folder import StateFolder
 from service.embedded.ports import answers, free_port
 from service.embedded.postgres import Postgres, start_postgres
 from service.embedded.processes import Child, Command, run
-from service.embedded.valkey import Valkey, start_valkey
+from service.embedded.valkey import VOLATILE, Valkey, start_valkey
 
 READY_S = 90.0  # LiteLLM imports for long
 LITELLM = "litellm[proxy]==1.106.2"
 LITELLM_KEY = "sk-bench"
+SOCKETIO = (
+    "python-socketio==5.18.1",
+    "python-engineio==4.15.1",
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "httptools==0.9.0",
+    "websockets==17.4",
+    "redis[hiredis]==8.1.0",
+)
 MODELS = "/api/v1/models"
 UNLIMITED = "1000000000/second"
 LITELLM_CONFIG = """
@@ -52,13 +61,18 @@ class Stage:
 
     def __init__(self, folder: StateFolder, postgres: Postgres, valkey: Valkey) -> None:
         self._folder, self._postgres, self._valkey = folder, postgres, valkey
-        self.key = ""
+        self.key = self.admin_key = ""
+
+    @property
+    def redis_url(self) -> str:
+        return self._valkey.url
 
     async def prepare(self) -> None:
-        """Migrate, and make a user with a key, as an operator would: by the `atp` command."""
+        """Migrate, and make a user with two keys, as an operator would: by the `atp` command."""
         await self._atp("migrate")
         await self._atp("users", "create", "bench", "bench@localhost")
         self.key = (await self._atp("keys", "create", "bench")).splitlines()[0]
+        self.admin_key = (await self._atp("keys", "create", "bench", "--scope", "admin")).splitlines()[0]
 
     async def _atp(self, *arguments: str) -> str:
         command = command_on(OTHER_CORE, self._environment(), sys.executable, "-m", "service", *arguments)
@@ -73,7 +87,9 @@ class Stage:
         return {"DATABASE_URL": self._postgres.dsn, "REDIS_URL": self._valkey.url, **limits, **more}
 
     @asynccontextmanager
-    async def atp(self, upstream_url: str = "http://127.0.0.1:9/v1", otlp_url: str = "") -> AsyncIterator[Server]:
+    async def atp(
+        self, upstream_url: str = "http://127.0.0.1:9/v1", otlp_url: str = "", **settings: str
+    ) -> AsyncIterator[Server]:
         """One node as `atp serve` runs it: JSON log of every request to a file, every trace exported when asked."""
         ports = free_port(), free_port()
         environment = self._environment(
@@ -83,6 +99,7 @@ class Stage:
             ACCESS_LOG_SAMPLE="1",
             OTEL_EXPORTER_OTLP_ENDPOINT=otlp_url,
             PROVIDERS=json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
+            **settings,
         )
         command = command_on(SERVER_CORE, environment, sys.executable, "-m", "service", "serve")
         async with self._serving("atp", command, ports[0], "/healthz") as server:
@@ -94,6 +111,31 @@ class Stage:
         command = command_on(SERVER_CORE, {}, sys.executable, "-m", "bench.bare", str(port), body)
         async with self._serving("bare", command, port, MODELS) as server:
             yield server
+
+    @asynccontextmanager
+    async def bare_sockets(self) -> AsyncIterator[Server]:
+        port = free_port()
+        command = command_on(SERVER_CORE, {}, sys.executable, "-m", "bench.bare_sockets", str(port))
+        async with self._serving("bare-sockets", command, port, MODELS) as server:
+            yield server
+
+    @asynccontextmanager
+    async def socketio(self) -> AsyncIterator[Server]:
+        """One process; its manager publishes every broadcast on the stage's Valkey."""
+        port, programs = free_port(), await make_venv("socketio", *SOCKETIO)
+        options = ["-m", "bench.socketio_server", str(port), self._valkey.url]
+        command = command_on(SERVER_CORE, {}, programs / "python", *options)
+        async with self._serving("socketio", command, port, "/") as server:
+            yield server
+
+    @asynccontextmanager
+    async def empty_valkey(self, name: str) -> AsyncIterator[str]:
+        """The URL of a server of its own that stores nothing on disk, so that no background save is measured."""
+        valkey = await start_valkey(self._folder.path, settings=VOLATILE, name=f"valkey-{name}")
+        try:
+            yield valkey.url
+        finally:
+            await valkey.stop()
 
     @asynccontextmanager
     async def litellm(self, upstream_url: str) -> AsyncIterator[Server]:
@@ -142,8 +184,11 @@ class Stage:
 def command_on(core: int, environment: Mapping[str, str], program: str | Path, *arguments: str | Path) -> Command:
     """By env(1) and taskset(1), which become the program."""
     variables = [f"{name}={value}" for name, value in environment.items()]
-    taskset = shutil.which("taskset") or "/usr/bin/taskset"
-    return Command(["/usr/bin/env", *variables, taskset, "-c", str(core), program, *arguments], cwd=ROOT)
+    return Command(["/usr/bin/env", *variables, *taskset(core), program, *arguments], cwd=ROOT)
+
+
+def taskset(core: int) -> list[str]:
+    return [shutil.which("taskset") or "/usr/bin/taskset", "-c", str(core)]
 
 
 @asynccontextmanager

@@ -9,19 +9,19 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench"
 
 
-async def make_venv(name: str, requirement: str) -> Path:
-    """The `bin` folder of a venv that holds just `requirement`; a changed requirement is installed anew."""
-    venv = FOLDER / name
+async def make_venv(name: str, *requirements: str) -> Path:
+    """The `bin` folder of a venv that holds just `requirements`; changed ones are installed anew."""
+    venv, wanted = FOLDER / name, " ".join(requirements)
     ready, python = venv / ".ready", venv / "bin" / "python"
-    if ready.exists() and ready.read_text() == requirement:
+    if ready.exists() and ready.read_text() == wanted:
         return venv / "bin"
-    print(f"bench: installing {requirement} into .bench/{name} (once)", file=sys.stderr, flush=True)
+    print(f"bench: installing {wanted} into .bench/{name} (once)", file=sys.stderr, flush=True)
     uv = shutil.which("uv")
     make = [uv, "venv", "-q", "--clear", "-p", sys.executable] if uv else [sys.executable, "-m", "venv"]
     install = [uv, "pip", "install", "-q", "-p", python] if uv else [python, "-m", "pip", "install", "-q"]
     await run(*make, venv)
-    await run(*install, requirement)
-    ready.write_text(requirement)
+    await run(*install, *requirements)
+    ready.write_text(wanted)
     return venv / "bin"
 
 

@@ -135,7 +135,7 @@ class HttpProtocol(H11Protocol):
         if origin_form(event.target) is None:
             raise RequestRefused(400, with_body)
         # h11 bounds only a head that arrives in pieces; one that arrives at once may have any size.
-        if sum(len(name) + len(value) for name, value in event.headers) > self.config.h11_max_incomplete_size:
+        if sum(len(name) + len(value) for name, value in event.headers.raw_items()) > self.config.h11_max_incomplete_size:
             raise RequestRefused(431, with_body)
 
     async def _create_stream(self, request: h11.Request) -> None:
