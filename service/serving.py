@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.wiring import open_node
 
 SWITCH_INTERVAL_S = 0.0005  # Python's default is 0.005
+COLLECT_AFTER = (10_000, 20, 20)  # Python's default is 700, 10, 10
 
 
 async def serve(
@@ -58,13 +59,16 @@ async def require_tables(settings: Settings) -> None:
 
 
 def tune_interpreter() -> None:
-    """Two habits of CPython that every request would feel.
+    """Three habits of CPython that every request would feel.
 
     The threads that export traces and write logs keep the interpreter's lock for a whole interval when the loop wants
     it back. And a full garbage collection looks at every object there is, most of which live as long as the process:
-    with those that start-up made set aside, it no longer stops the loop for 50 to 75 ms.
+    with those that start-up made set aside, it no longer stops the loop for 50 to 75 ms. And it looks often: with ten
+    thousand sockets that took a third of the time of a new one. Nothing here waits for it (a closed connection frees
+    itself, as `tests/server/test_server_memory.py` shows), so it may look seldom.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*COLLECT_AFTER)
     gc.collect()
     gc.freeze()
 

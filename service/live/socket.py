@@ -61,6 +61,7 @@ class Socket:
         "_patience",
         "_ping_due",
         "_pinged_at",
+        "_rings_at",
         "_timer",
         "busy",
         "closing",
@@ -84,7 +85,7 @@ class Socket:
         self._pinged_at = 0.0
         # Anywhere in the first interval, so that ten thousand that came together are not pinged together.
         self._ping_due = now + patience.ping_s * random.uniform(0.2, 1.0)  # noqa: S311 - spreading load
-        self._timer = self._loop.call_at(self._due(), self._look)
+        self._set_timer(self._due())
         link.on_pong = self._pong
 
     def heard(self) -> None:
@@ -134,16 +135,20 @@ class Socket:
         idle = self.last_message + self._patience.idle_s
         return min(idle, self._pinged_at + self._patience.pong_s if self._pinged_at else self._ping_due)
 
+    def _set_timer(self, rings_at: float) -> None:
+        self._rings_at = rings_at  # for uvloop's handle does not always know
+        self._timer = self._loop.call_at(rings_at, self._look)
+
     def _look(self) -> None:
         """Ring when something is due; messages only move what is due, never the timer."""
         now = self._loop.time()
-        if now - self._timer.when() > STALLED_S:
-            self._timer = self._loop.call_at(now + STALLED_S, self._look)  # first what waits in the kernel is read
+        if now - self._rings_at > STALLED_S:
+            self._set_timer(now + STALLED_S)  # first what waits in the kernel is read
             return
         if now >= self._due():
             self._act(now)
         if not self.ended_by:
-            self._timer = self._loop.call_at(self._due(), self._look)
+            self._set_timer(self._due())
 
     def _act(self, now: float) -> None:
         if now >= self.last_message + self._patience.idle_s:

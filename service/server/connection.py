@@ -9,7 +9,6 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import h11
@@ -20,6 +19,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import AppWrapper
 
 from service.server.calls import AsgiApp, Calls
+from service.server.limits import Limits
 from service.server.protocol import HttpProtocol, Wire
 from service.server.sockets import ClientReader, address, open_socket, unacknowledged_bytes
 
@@ -29,18 +29,6 @@ READ_BYTES = DRAIN_ABOVE_BYTES = 65_536  # the latter is asyncio's own mark: bel
 LINGER_NONE = struct.pack("ii", 1, 0)
 LINGER_S = 2.0
 LINGER_BYTES = 1_048_576  # read and thrown away while the client, still sending, is given time to read why it is closed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long one connection may do nothing, in seconds."""
-
-    keep_alive_s: float = 75.0  # above nginx's 60 s, so that it is nginx that closes: no request meets a closed socket
-    header_deadline_s: float = 10.0  # for a whole request head, from the connect or from its first byte
-    body_gap_s: float = 30.0  # silence in the middle of a body
-    write_deadline_s: float = 5.0  # not a byte taken by the client while we hold more for it
-    unacknowledged_s: float = 10.0  # the same where all that is left is in the kernel (TCP_USER_TIMEOUT)
-    retire_s: float = 1.0  # draining: an idle connection may still send the request that is under way
 
 
 class Host(Protocol):
@@ -69,6 +57,7 @@ class Connection(Wire):
         self._stalled_looks = 0
         self._deadline: float | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._owed = False  # whether the client is in the middle of a request, or owes us its first
         self._head_begun = True  # a fresh connection owes us a request at once
         self._closing = False
@@ -174,8 +163,9 @@ class Connection(Wire):
     async def _receive(self) -> bytes:
         try:
             return await self._reader.read(READ_BYTES)
-        except OSError:
-            return b""  # reset by the client: as gone as after a FIN
+        except OSError as reset:  # by the client: as gone as after a FIN
+            reset.with_traceback(None)  # the reader keeps it, and its frames would keep us alive
+            return b""
 
     async def _read(self) -> None:
         discarded_bytes = 0
@@ -214,15 +204,19 @@ class Connection(Wire):
         if self._deadline is None:
             return
         if self._deadline_timer is not None:
-            if self._deadline_timer.when() <= self._deadline:
+            if self._rings_at <= self._deadline:
                 return
             self._deadline_timer.cancel()
-        self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
+        self._ring_at(self._deadline)
+
+    def _ring_at(self, when: float) -> None:
+        self._rings_at = when  # a handle of uvloop does not always know
+        self._deadline_timer = self._loop.call_at(when, self._check_deadline)
 
     def _check_deadline(self) -> None:
         self._deadline_timer = None
         if self._deadline is not None and self._loop.time() < self._deadline:
-            self._deadline_timer = self._loop.call_at(self._deadline, self._check_deadline)
+            self._ring_at(self._deadline)
         elif self._deadline is not None:
             if self._owed and not self._transport.is_closing():
                 self.count("deadline")
@@ -244,7 +238,10 @@ class Connection(Wire):
 
     async def _gone(self) -> None:
         self._transport.close()
-        with suppress(OSError):
+        try:
             await self._writer.wait_closed()  # bounded by _check_writes
+        except OSError as reset:
+            reset.with_traceback(None)  # as above
         for timer in filter(None, (self._stall_timer, self._deadline_timer)):
             timer.cancel()
+        self._protocol.release()

@@ -14,7 +14,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from service.server.calls import AsgiApp
-from service.server.connection import Connection, Limits
+from service.server.connection import Connection
+from service.server.limits import Limits
 from service.server.refusals import refusal_bytes
 from service.server.sockets import ClientReader
 

@@ -68,6 +68,7 @@ class HttpProtocol(H11Protocol):
         super().__init__(app, config, wire.context, tasks, state, False, *wire.addresses, wire.send)
         self._wire = wire
         self._pause = self.can_read = Pause()
+        self._websocket: WebSocket | None = None
 
     @property
     def client_is_sending(self) -> bool:
@@ -93,6 +94,18 @@ class HttpProtocol(H11Protocol):
         """Draining: a WebSocket is closed with 1012; a request in progress is left to finish."""
         if isinstance(self.stream, WebSocket):
             await self.stream.shut(SERVICE_RESTART, "restart")
+
+    def release(self) -> None:
+        """The connection is over: let go of what refers back to us, so that all of it is freed now.
+
+        Left to the garbage collector, the cycles of closed connections cost a third of the time of a busy node, in
+        pauses that everybody feels.
+        """
+        if self._websocket is not None:
+            self._websocket.release()
+        self._websocket = self.stream = None
+        for back in ("send", "_wire"):
+            vars(self).pop(back, None)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Response) and self.context.terminated.is_set() and event.status_code >= 200:
@@ -135,13 +148,16 @@ class HttpProtocol(H11Protocol):
         if origin_form(event.target) is None:
             raise RequestRefused(400, with_body)
         # h11 bounds only a head that arrives in pieces; one that arrives at once may have any size.
-        if sum(len(name) + len(value) for name, value in event.headers.raw_items()) > self.config.h11_max_incomplete_size:
+        if (
+            sum(len(name) + len(value) for name, value in event.headers.raw_items())
+            > self.config.h11_max_incomplete_size
+        ):
             raise RequestRefused(431, with_body)
 
     async def _create_stream(self, request: h11.Request) -> None:
         state = self.connection_state
         if wants_websocket(request):
-            self.stream = WebSocket(self, self._wire, self._wire.count)
+            self.stream = self._websocket = WebSocket(self, self._wire, self._wire.count)
             state = ConnectionState({"link": self.stream})
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from service.server.calls import AsgiApp
-from service.server.connection import Limits
+from service.server.limits import Limits
 from service.server.listener import HypercornConfig, Listener, PortTaken, bind_socket, most_connections
 
 log = structlog.get_logger("server")

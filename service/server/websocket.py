@@ -116,6 +116,14 @@ class WebSocket(WSStream):
             await self._send_error_response(503)
         await self.send(StreamClosed(STREAM_ID))
 
+    def release(self) -> None:
+        """The connection is over: keep no cycle alive."""
+        self.on_pong = nothing
+        self.app_put = None
+        self.scope["state"].clear()
+        for back in ("send", "_sink"):
+            vars(self).pop(back, None)
+
     async def handle(self, event: StreamEvent) -> None:
         if self.closed:
             return

@@ -39,6 +39,8 @@ CLOSE_TIMEOUT_S = 1.0
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 # What an outage, a failover or a loading server looks like.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
+# What uvloop says, and redis-py passes on, of a write to a connection that was reset a moment ago.
+UVLOOP_CLOSED = "the handler is closed"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class RedisState:
         except RedisError as error:
             log.error("redis.rejected", operation=operation, error=str(error)[:200])
             raise StateRejected(f"{operation}: {type(error).__name__}") from error
+        except RuntimeError as error:
+            if UVLOOP_CLOSED not in str(error):
+                raise
+            raise StateUnavailable(f"{operation}: ConnectionError") from error
         finally:
             self._durations.labels("redis", operation).observe(time.perf_counter() - started)
 

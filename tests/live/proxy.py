@@ -46,6 +46,10 @@ class Proxy:
             return
         their_reader, their_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
         both = {writer, their_writer}
+        if self._cut:  # meanwhile: a connection that slipped through would last as long as the outage
+            for end in both:
+                end.transport.abort()
+            return
         self._writers |= both
         try:
             await asyncio.gather(self._pump(reader, their_writer, False), self._pump(their_reader, writer, True))
