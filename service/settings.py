@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     websocket_origins: Names = Field(
         [], description="Origins of other sites whose pages may open WebSockets, e.g. https://chat.example; *: all"
     )
-    node_name: str = Field("", description="This node's name in the fleet table; default: host name and port")
+    node_name: str = Field("", description="This node's name in the fleet table; default: host name and process id")
     presence_zone: Zone = Field("UTC", description="Time zone whose midnight ends the day of peaks and active users")
     presence_shards: Annotated[int, Field(ge=1, le=256)] = Field(
         1,

@@ -51,14 +51,16 @@ class SocketEndpoint(Generic[Visit]):
         context = parent_context(scope["headers"])
         route = scope["path"]
         span = self._observers.tracer.start_span(f"GET {route}", context=context, kind=SpanKind.SERVER)
-        status, visit = 101, None
+        status, result, visit = 500, "internal", None
         try:
             visit = await self._admit(websocket, span)
+            status, result = 101, ""
         except AtpError as error:
-            status = error.status
-            self._count(str(error.extra.get("reason", error.code)))
+            status, result = error.status, str(error.extra.get("reason", error.code))
             await deny(websocket, error)
         finally:
+            if result:  # an admitted one is counted when it is known whether there is a place
+                self._count(result)
             span.set_attributes({"http.route": route, "http.response.status_code": status})
             if key_prefix := scope.get("atp.key_prefix"):
                 span.set_attribute("atp.key_prefix", key_prefix)
@@ -68,7 +70,9 @@ class SocketEndpoint(Generic[Visit]):
     async def _unforeseen(self, websocket: WebSocket, error: Exception) -> None:
         self._observers.metrics.unhandled.labels("websocket").inc()
         log.error("socket.unhandled", exc_info=error)
-        self._observers.reporter.capture(error, request_id=websocket.scope["atp.request_id"], route=websocket.url.path)
+        self._observers.reporter.capture(
+            error, request_id=websocket.scope["atp.request_id"], route=websocket.scope["path"]
+        )
         with suppress(OSError, RuntimeError):  # it may be gone, or closing already
             if websocket.application_state is WebSocketState.CONNECTING:
                 await deny(websocket, AtpError())

@@ -67,6 +67,10 @@ async def select_blocks(connection: Connection, limit: int = MOST_BLOCKS) -> Asy
             yield user_id, left_s, reason
 
 
+def unheard(user_id: str, reason: str) -> None:
+    """Nobody asked to be told of those who are blocked now and were not before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     deadline: float  # on the monotonic clock
@@ -81,6 +85,7 @@ class Blocks:
     ) -> None:
         self._db, self._clock, self._wall = db, clock, wall
         self._blocked: dict[str, Block] = {}
+        self.on_block: Callable[[str, str], None] = unheard
         self._heard: dict[str, Block | None] = {}  # since the load under way began; None: lifted
 
     def check(self, user_id: str) -> None:
@@ -126,6 +131,8 @@ class Blocks:
             return
         if len(blocked) == MOST_BLOCKS:
             log.warning("blocks.too_many", loaded=len(blocked))
-        self._blocked = blocked
+        before, self._blocked = self._blocked, blocked
+        for user_id in blocked.keys() - before.keys():
+            self.on_block(user_id, blocked[user_id].reason)
         for user_id, block in self._heard.items():  # the rows may have been read before these
             self._set(user_id, block)

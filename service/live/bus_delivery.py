@@ -39,11 +39,11 @@ class Delivery:
         """Act on an entry, unless its message was acted on before; not `live`, only remember it."""
         async with self._one_at_a_time:
             first, local_tick = self._acted.by_stream(message.id)
+            self.position = seq
             if not first:
                 self._messages.labels("duplicate").inc()
                 return
             self._messages.labels("received").inc()
-            self.position = seq
             if isinstance(message, Push):
                 self.history.append(seq, message, self.now_ms())
             if live:

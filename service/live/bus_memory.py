@@ -9,7 +9,7 @@ from service.live.messages import Push
 KEEP_MS = 300_000
 KEEP_ENTRIES = 10_000
 # Nodes read at their own pace: another may have given a client a place that this one has not reached.
-AHEAD_MS = 60_000
+AHEAD_MS = 10_000
 # The stream and what waits for Redis hold ten thousand each; one id more than both can bring back is enough.
 IDS = 20_000
 NOWHERE = Seq(LARGEST, LARGEST)  # after every place there is

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from service.live.bus_entries import Entry
 from service.live.hub import Hub
-from service.live.messages import Blocked, Disconnect, Drain, Push
+from service.live.messages import Blocked, Disconnect, Push
 from service.live.protocol import Close
 
 
@@ -23,14 +23,14 @@ class Dispatch:
             self._hub.disconnect(message.user_id, message.session_id, Close.DISCONNECTED, message.reason)
         elif isinstance(message, Blocked):
             self._block(message)
-        elif isinstance(message, Drain) and message.node == self._node:
+        elif message.node == self._node and not message.expired():
             self._drain(message.rate)
         return self._hub.tick
 
     def _block(self, message: Blocked) -> None:
         self._heard_block(message.user_id, message.until_s, message.reason)
         if message.until_s:
-            self._hub.disconnect(message.user_id, None, Close.BLOCKED, message.reason)
+            self._hub.block(message.user_id, message.reason)
 
     def _drain(self, rate: float) -> None:
         if rate:

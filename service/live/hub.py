@@ -5,7 +5,7 @@ Everything here runs on the loop and counts on it: between two awaits nothing jo
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 # Sockets written to before other work gets a turn: at about 7 us each a broadcast holds the loop for 2 ms.
 BURST = 250
+FRAMES_KEPT = 1024  # encoded once for the sockets here, and for those who come back and missed it
 DRAIN_STEP_S = 0.05
 BUSY_S = 10.0  # how long a chat under way may keep its socket when the node drains
 RETRY_SPREAD_MS = 1_000  # a client comes back after a random part of this, at the least
@@ -44,9 +45,12 @@ class Hub:
         self._observed = observed
         self._sockets: dict[str, Socket] = {}
         self._by_user: defaultdict[str, set[Socket]] = defaultdict(set)
+        self._frames: OrderedDict[str, bytes] = OrderedDict()
         self._ticks = 0
         self._draining: asyncio.Task[None] | None = None
-        self.draining = False  # new sockets are turned away
+        self._stopping = False
+        # The seq of the last push that every socket here has been sent.
+        self.reached = ""
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -56,13 +60,21 @@ class Hub:
         """Grows with every socket that joins."""
         return self._ticks
 
-    def join(self, socket: Socket) -> None:
-        """From now on it is reached."""
-        self._ticks += 1
-        socket.tick = self._ticks
+    @property
+    def draining(self) -> bool:
+        """Whether new sockets are turned away."""
+        return self._stopping or self._draining is not None
+
+    def add(self, socket: Socket) -> None:
+        """From now on it is closed with the others, and reached once it has joined."""
         self._sockets[socket.guest.session_id] = socket
         self._by_user[socket.guest.user_id].add(socket)
         self._observed.joined(socket.guest.device)
+
+    def join(self, socket: Socket) -> None:
+        """It is open, and knows all that was pushed by now."""
+        self._ticks += 1
+        socket.tick = self._ticks
 
     def leave(self, socket: Socket) -> None:
         del self._sockets[socket.guest.session_id]
@@ -82,24 +94,37 @@ class Hub:
         if local_tick is not None:
             targets = [socket for socket in targets if socket.tick > local_tick and socket.guest.last_seq]
         tick = self._ticks
-        frame = push_frame(message, seq)
+        frame = self.frame(message, seq)
         for number, socket in enumerate(targets, 1):
             if place is None or place > socket.floor:
                 socket.push(frame)
             if number % BURST == 0:
                 await asyncio.sleep(0)
         self._observed.sent(message.type, len(targets), len(frame) * len(targets))
+        self.reached = seq or self.reached
         return tick
 
+    def frame(self, message: Push, seq: str | None) -> bytes:
+        """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
+        if seq is None:
+            return frame_of(message.type, message.id, **message.payload)
+        frame = self._frames.get(seq)
+        if frame is None:
+            frame = self._frames[seq] = frame_of(message.type, message.id, seq=seq, **message.payload)
+            if len(self._frames) > FRAMES_KEPT:
+                self._frames.popitem(last=False)
+        return frame
+
     def is_for(self, socket: Socket, message: Push) -> bool:
+        """Whether it is in the audience."""
         in_users = message.users is None or socket.guest.user_id in message.users
         return in_users and (message.devices is None or socket.guest.device in message.devices)
 
     def _audience(self, message: Push) -> Iterable[Socket]:
         if message.users is None:
-            return (socket for socket in self._sockets.values() if self.is_for(socket, message))
+            return (s for s in self._sockets.values() if s.tick and self.is_for(s, message))
         found = (socket for user in message.users for socket in self._by_user.get(user, ()))
-        return (socket for socket in found if self.is_for(socket, message))
+        return (socket for socket in found if socket.tick and self.is_for(socket, message))
 
     def matching(self, user_id: str, session_id: str | None = None) -> list[Socket]:
         """A user's sockets here, or the one of this session."""
@@ -116,9 +141,13 @@ class Hub:
             socket.close(code, reason)
         return len(found)
 
+    def block(self, user_id: str, reason: str) -> None:
+        """Close the sockets of a user who is kept out from now on."""
+        self.disconnect(user_id, None, Close.BLOCKED, reason)
+
     def key_hashes(self) -> set[bytes]:
         """The hashes of every API key that holds a socket here."""
-        return {socket.guest.key_hash for socket in self._sockets.values()}
+        return self.places.keys()
 
     def close_keys(self, ended: set[bytes]) -> int:
         """Close the sockets of keys that are no longer good; how many there were."""
@@ -138,19 +167,22 @@ class Hub:
     def start_draining(self, rate: float) -> None:
         """Turn new sockets away and close those here at `rate` a second; asked again, the new rate counts."""
         self.stop_draining()
-        self.draining = True
-        self._draining = asyncio.create_task(self.drain(rate))
+        self._draining = asyncio.create_task(self._drain(rate))
 
     def stop_draining(self) -> None:
-        self.draining = False
         if self._draining is not None:
             self._draining.cancel()
             self._draining = None
 
-    async def drain(self, rate: float) -> None:
+    async def let_go(self, rate: float) -> None:
+        """The node stops: as `start_draining`, and wait until the last one is gone; nothing takes it back."""
+        self._stopping = True
+        self.stop_draining()
+        await self._drain(rate)
+
+    async def _drain(self, rate: float) -> None:
         """Close every socket with 1012, in random order, and tell each when to come back; one with a chat under way may
         finish it first, for BUSY_S."""
-        self.draining = True
         log.info("hub.draining", sockets=len(self._sockets), rate=rate)
         loop, allowance = asyncio.get_running_loop(), 0.0
         begun = loop.time()
@@ -174,12 +206,6 @@ class Hub:
             "limit": self.places.caps.node,
             "draining": self.draining,
         }
-
-
-def push_frame(message: Push, seq: str | None) -> bytes:
-    """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
-    where = {"seq": seq} if seq else {}
-    return frame_of(message.type, message.id, **where, **message.payload)
 
 
 def order(seq: str) -> tuple[int, int]:

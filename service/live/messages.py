@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.devices import Device
 
+DRAIN_WITHIN_S = 60.0
 MESSAGE_BYTES = 16_384  # of one message as JSON; ten thousand of them are kept
 
 
@@ -54,11 +55,20 @@ class Blocked(BusMessage):
 
 
 class Drain(BusMessage):
-    """Ask one node, by its name, to let its sockets go at `rate` a second; 0 ends the draining."""
+    """Ask one node, by its name, to let its sockets go at `rate` a second; 0 ends the draining.
+
+    It is not done later than `expires_at_ms`: through an outage it would drain the node's successor.
+    """
 
     kind: Literal["drain"] = "drain"
     node: str
     rate: Annotated[float, Field(ge=0)]
+    expires_at_ms: Annotated[int, Field(ge=0)] = Field(
+        default_factory=lambda: int((time.time() + DRAIN_WITHIN_S) * 1000)
+    )
+
+    def expired(self) -> bool:
+        return time.time() * 1000 >= self.expires_at_ms
 
 
 AnyMessage = Annotated[Push | Disconnect | Blocked | Drain, Field(discriminator="kind")]

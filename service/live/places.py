@@ -1,5 +1,6 @@
 """How many sockets a node, a key and an address may hold; a place is taken before the handshake is answered."""
 
+import random
 from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,7 +40,7 @@ class Places:
     def take(self, key_hash: bytes, address: str) -> Full | None:
         """None when the place is yours."""
         if self.taken >= self.caps.node:
-            return Full(Close.TRY_LATER, "this node is full; retry_ms=1000", "full")
+            return Full(Close.TRY_LATER, f"this node is full; retry_ms={random.randrange(1_000, 10_000)}", "full")  # noqa: S311
         if self._keys[key_hash] >= self.caps.key:
             return Full(Close.POLICY, f"a key may hold {self.caps.key} sockets on a node", "key_limit")
         if self._addresses[address] >= self.caps.address:
@@ -48,6 +49,13 @@ class Places:
         self._keys[key_hash] += 1
         self._addresses[address] += 1
         return None
+
+    def keys(self) -> set[bytes]:
+        """The hashes of the keys that hold a place."""
+        return set(self._keys)
+
+    def holds(self, key_hash: bytes) -> bool:
+        return key_hash in self._keys
 
     def give(self, key_hash: bytes, address: str) -> None:
         self.taken -= 1

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
+from service.errors import Invalid
+
+MOST_FIELDS = 16  # to tell what is wrong with each of thousands would take the node's time
 MessageId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -34,8 +37,11 @@ class Chat(BaseModel):
     id: MessageId
 
     def request(self) -> dict[str, Any]:
-        """The body that `POST /api/v1/chat` would have."""
-        return self.model_extra or {}
+        """The body that `POST /api/v1/chat` would have; raises Invalid for one with far too many fields."""
+        fields = self.model_extra or {}
+        if len(fields) > MOST_FIELDS:
+            raise Invalid(f"A chat has at most {MOST_FIELDS} fields.")
+        return fields
 
 
 class Cancel(BaseModel):

@@ -53,7 +53,11 @@ class Guest:
 
 
 class Socket:
-    """Owned by the task that serves it. `on_end(reason)` hears of an end that begins on our side."""
+    """Owned by the task that serves it.
+
+    It is in the hub before its handshake is answered, so that whoever closes it meanwhile finds it; `open()` makes it
+    ready to be written to, or carries out what was decided by then.
+    """
 
     __slots__ = (
         "_loop",
@@ -63,6 +67,7 @@ class Socket:
         "_pinged_at",
         "_rings_at",
         "_timer",
+        "_why",
         "busy",
         "closing",
         "ended_by",
@@ -70,6 +75,7 @@ class Socket:
         "guest",
         "last_message",
         "link",
+        "opened",
         "tick",
     )
 
@@ -77,6 +83,8 @@ class Socket:
         self.guest, self.link, self._patience, self._on_rtt = guest, link, patience, on_rtt
         self._loop = asyncio.get_running_loop()
         self.busy = 0  # chats under way
+        self.opened = False
+        self._why = ""
         self.tick = 0  # the hub's count when it joined
         self.floor = (0, 0)  # pushes up to here are known to the client
         self.ended_by = ""  # our close code, or why we cut it; empty while it lives, or when the client ended it
@@ -87,6 +95,13 @@ class Socket:
         self._ping_due = now + patience.ping_s * random.uniform(0.2, 1.0)  # noqa: S311 - spreading load
         self._set_timer(self._due())
         link.on_pong = self._pong
+
+    def open(self) -> bool:
+        """The handshake is answered; False where it was to be closed by then, which now begins."""
+        self.opened = True
+        if self.ended_by:
+            self.closing = self._loop.create_task(self._shut(int(self.ended_by), self._why))
+        return not self.ended_by
 
     def heard(self) -> None:
         """A message came: neither idle nor dead."""
@@ -105,12 +120,13 @@ class Socket:
 
     def close(self, code: Close, reason: str) -> None:
         """Begin to close; done by a task of its own, for a slow client may keep it waiting."""
-        if not self.ended_by:
-            self.ended_by = str(int(code))
-            fitting = reason.encode()[:REASON_BYTES].decode(errors="ignore")
-            self.closing = self._loop.create_task(self._shut(code, fitting))
+        if self.ended_by:
+            return
+        self.ended_by, self._why = str(int(code)), reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        if self.opened:
+            self.closing = self._loop.create_task(self._shut(code, self._why))
 
-    async def _shut(self, code: Close, reason: str) -> None:
+    async def _shut(self, code: int, reason: str) -> None:
         with suppress(OSError):  # it left first
             await self.link.shut(code, reason)
 

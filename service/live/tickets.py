@@ -49,9 +49,10 @@ class MemoryTickets:
         self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     async def put(self, digest: str, key_hash: str) -> None:
-        self._kept[digest] = key_hash, self._clock() + TICKET_S
-        if len(self._kept) > KEPT_IN_MEMORY:
+        now = self._clock()
+        while self._kept and (len(self._kept) >= KEPT_IN_MEMORY or next(iter(self._kept.values()))[1] < now):
             self._kept.popitem(last=False)
+        self._kept[digest] = key_hash, now + TICKET_S
 
     async def take(self, digest: str) -> str | None:
         key_hash, ends_at = self._kept.pop(digest, (None, 0.0))
@@ -74,8 +75,9 @@ class Tickets:
     async def redeem(self, ticket: str) -> bytes:
         """The hash of the key it was issued to; raises Unauthorized for one that is used, old or invented."""
         digest = digest_of(ticket)
-        found = await self._store.call(lambda store: store.take(digest))
-        found = found or await self._store.memory.take(digest)  # issued here while Redis was away
+        # One that was issued here while Redis was away, or so slow that it may have it as well: gone from both.
+        here = await self._store.memory.take(digest)
+        found = await self._store.call(lambda store: store.take(digest)) or here
         if found is None:
             raise Unauthorized("The ticket is used, too old, or none of ours.", reason="ticket")
         return bytes.fromhex(found)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from service.agents.parallel import stream_all
 from service.agents.runner import Runner
 from service.background import end
-from service.errors import AtpError, BadRequest, Conflict, NotFound, TooMany
+from service.errors import AtpError, BadRequest, Conflict, Invalid, NotFound, TooMany
 from service.http.body import validated
 from service.http.context import Observers, request_id_of
 from service.http.problems import problem
@@ -36,8 +37,17 @@ FAULTS_FORGOTTEN_S = 60.0
 class Conversations:
     """What every conversation of this node uses."""
 
-    def __init__(self, runner: Runner, ledger: Ledger, metrics: SocketMetrics, observers: Observers) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        ledger: Ledger,
+        metrics: SocketMetrics,
+        observers: Observers,
+        reached: Callable[[], str],
+    ) -> None:
+        """`reached` tells the seq of the last push that every socket has been sent."""
         self.runner, self.ledger, self.metrics, self.observers = runner, ledger, metrics, observers
+        self.reached = reached
 
     def begin(self, socket: Socket, visit: Visit) -> "Conversation":
         return Conversation(self, socket, visit)
@@ -62,7 +72,8 @@ class Conversation:
             type_, id_ = message.type, message.id
             await self._act(message)
         except AtpError as error:
-            self._fault() if type_ == "invalid" else None
+            if isinstance(error, BadRequest | Invalid):
+                self._fault()
             await self._say_error(error, id_)
         except OSError:
             pass  # it left while it was answered; the next receive says so
@@ -77,10 +88,12 @@ class Conversation:
     async def _act(self, message: ClientMessage) -> None:
         if isinstance(message, Chat):
             self._begin_chat(message)
+            await asyncio.sleep(0)  # it has begun before the next message may cancel it
         elif isinstance(message, Cancel):
             self._cancel(message.id)
         else:
-            await self._say("pong", message.id)
+            reached = self._common.reached()
+            await self._say("pong", message.id, **({"seq": reached} if reached else {}))
 
     def _begin_chat(self, message: Chat) -> None:
         """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""

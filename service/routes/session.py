@@ -1,7 +1,6 @@
 """`GET /ws/session`: one socket from its acceptance to its end; and the tickets that browsers open it with."""
 
 import time
-from collections.abc import Iterable
 
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -9,8 +8,7 @@ from starlette.websockets import WebSocket
 
 from service.http.operation import Call
 from service.live.bus import Bus
-from service.live.bus_entries import MissedPush
-from service.live.hub import Hub, order, push_frame
+from service.live.hub import Hub, order
 from service.live.protocol import Close, frame_of
 from service.live.socket import Patience, Socket
 from service.live.tickets import TICKET_S, Tickets
@@ -47,48 +45,59 @@ class SessionRoutes:
         self._metrics, self._patience = metrics, patience
 
     async def serve(self, websocket: WebSocket, visit: Visit) -> None:
+        """Nothing is awaited between the last check of the admission and the hub: who is blocked, disconnected or
+        drained from there on is found by it."""
         guest = visit.guest
         if full := self._hub.places.take(guest.key_hash, guest.address):
             self._metrics.handshake(full.result)
             await refuse(websocket, full.code, full.reason)
             return
+        socket = Socket(guest, websocket.scope["state"]["link"], self._patience, self._metrics.rtt)
+        self._hub.add(socket)
         try:
             await websocket.accept()
             self._metrics.handshake("accepted")
-            await self._stay(websocket, visit)
+            await self._stay(websocket, socket, visit)
         finally:
+            self._hub.leave(socket)
             self._hub.places.give(guest.key_hash, guest.address)
+            await socket.end()
 
-    async def _stay(self, websocket: WebSocket, visit: Visit) -> None:
-        guest, started = visit.guest, time.monotonic()
-        socket = Socket(guest, websocket.scope["state"]["link"], self._patience, self._metrics.rtt)
+    async def _stay(self, websocket: WebSocket, socket: Socket, visit: Visit) -> None:
+        guest, started, code = socket.guest, time.monotonic(), "cut"
         conversation = self._conversations.begin(socket, visit)
-        code = ""
         try:
             await self._tracker.add_user(guest.user_id, guest.session_id, visit.client_id, guest.device)
-            self._welcome(socket)
-            try:
-                code = await listen(websocket, socket, conversation)
-            finally:
-                self._hub.leave(socket)
+            if socket.open():
+                self._welcome(socket)
+            code = await listen(websocket, socket, conversation)
+        except Exception:
+            code = "1011"  # said by whoever handles it
+            raise
         finally:
             self._metrics.ended(socket.ended_by, code, time.monotonic() - started)
-            await conversation.end()
-            await socket.end()
-            await self._tracker.remove_user(guest.session_id)
+            try:
+                await conversation.end()
+            finally:
+                await self._tracker.remove_user(guest.session_id)
 
     def _welcome(self, socket: Socket) -> None:
         """Join, say so, and hand over what was missed: in one turn of the loop, so that nothing falls between."""
         guest = socket.guest
-        missed = self._bus.missed(guest.last_seq) if guest.last_seq else []
-        frames = None if missed is None else list(self._frames(socket, missed))
-        if frames is not None and sum(map(len, frames)) > self._patience.queue_bytes // 2:
-            frames = None  # more than a slow reader may have waiting: it has to fetch afresh
+        frames = self._missed(socket) if guest.last_seq else []
         self._hub.join(socket)
-        ready = {"session_id": guest.session_id, "user_id": guest.user_id, "device": guest.device}
         position = self._bus.position or None
-        resumed = bool(guest.last_seq) and frames is not None
-        socket.push(frame_of("ready", **ready, seq=position, resumed=resumed, idle_timeout_s=self._patience.idle_s))
+        socket.push(
+            frame_of(
+                "ready",
+                session_id=guest.session_id,
+                user_id=guest.user_id,
+                device=guest.device,
+                seq=position,
+                resumed=bool(guest.last_seq) and frames is not None,
+                idle_timeout_s=self._patience.idle_s,
+            )
+        )
         if frames is None:
             socket.push(frame_of("gap", seq=position))
             return
@@ -97,10 +106,20 @@ class SessionRoutes:
         for frame in frames:
             socket.push(frame)
 
-    def _frames(self, socket: Socket, missed: Iterable[MissedPush]) -> Iterable[bytes]:
+    def _missed(self, socket: Socket) -> list[bytes] | None:
+        """What was pushed since the client's last seq; None where that is unknown, or more than may wait for a slow
+        reader: it has to fetch afresh."""
+        missed = self._bus.missed(socket.guest.last_seq)
+        if missed is None:
+            return None
+        frames, left_bytes = [], self._patience.queue_bytes // 2
         for entry in missed:
             if self._hub.is_for(socket, entry.message):
-                yield push_frame(entry.message, entry.seq)
+                frames.append(self._hub.frame(entry.message, entry.seq))
+                left_bytes -= len(frames[-1])
+                if left_bytes < 0:
+                    return None
+        return frames
 
 
 async def refuse(websocket: WebSocket, code: Close, reason: str) -> None:

@@ -35,13 +35,23 @@ BUS_DIRECTIONS = ("published", "received", "duplicate", "malformed", "dropped")
 BUS_KINDS = ("push", "disconnect", "blocked", "drain")
 # What became of a handshake: accepted, refused by its problem's reason or code, or closed at once.
 WS_HANDSHAKES = (
-    *("accepted", "full", "key_limit", "address_limit", "draining", "bad-request", "invalid", "unavailable"),
+    *(
+        "accepted",
+        "full",
+        "key_limit",
+        "address_limit",
+        "draining",
+        "bad-request",
+        "invalid",
+        "unavailable",
+        "internal",
+    ),
     *AUTH_FAILURES,
 )
 # The code of the side that closed first, or why the server cut the connection without one.
 WS_CLOSE_CODES = (
-    *("1000", "1001", "1005", "1006", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
-    *("no_pong", "slow_reader"),
+    *("1000", "1001", "1002", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
+    *("no_pong", "slow_reader", "cut"),
 )
 WS_IN, WS_OUT = (
     ("chat", "cancel", "ping", "invalid"),
@@ -153,7 +163,7 @@ class Metrics:
         self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
         self.ws_disconnects = self._counter(
             "atp_ws_disconnects",
-            "WebSockets ended, by who closed first and the close code; no_pong and slow_reader were cut without one",
+            "WebSockets ended, by who closed first and the close code; no_pong, slow_reader and cut (a drain) had none",
             *("initiator", "code"),
         )
         self.ws_duration = self._histogram(

@@ -7,8 +7,8 @@ from service.telemetry.metrics import (
     Metrics,
 )
 
-# What the server closes with on its own account: a message too big, and sockets left over at the end of a drain.
-SERVERS_OWN = frozenset({"1009", "1012"})
+# What the server closes with on its own account: broken frames or UTF-8, a message too big, a fault, a drain's end.
+SERVERS_OWN = frozenset({"1002", "1007", "1009", "1011", "1012", "cut"})
 
 
 class SocketMetrics:

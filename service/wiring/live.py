@@ -80,6 +80,7 @@ class Live:
             ground.breaker.on_recovery(self.bus.recovered)
         sweep = KeySweep(self.hub, self.verifier.ended)
         self.verifier.on_change = sweep.changed
+        self.blocks.on_block = self.hub.block
         ground.work |= {
             "presence": self.tracker.run,
             "bus": self.bus.run,
@@ -93,7 +94,7 @@ class Live:
         settings, observers = self._ground.settings, self._ground.observers
         trusted = networks(settings.trusted_proxies)
         admission = Admission(authenticator, self.hub, settings.websocket_origins, trusted)
-        conversations = Conversations(runner, ledger, self.metrics, observers)
+        conversations = Conversations(runner, ledger, self.metrics, observers, lambda: self.hub.reached)
         patience = Patience(idle_s=settings.websocket_timeout)
         serving = SessionRoutes(self.hub, self.bus, self.tracker, conversations, self.metrics, patience)
         return SocketEndpoint(admission.admit, serving.serve, observers, self.metrics.handshake)
@@ -111,7 +112,7 @@ class Live:
 
     async def let_go(self) -> None:
         """Close every socket within DRAIN_SOCKETS_S, the chats under way last."""
-        await self.hub.drain(max(DRAIN_RATE_LEAST, len(self.hub) / DRAIN_SOCKETS_S))
+        await self.hub.let_go(max(DRAIN_RATE_LEAST, len(self.hub) / DRAIN_SOCKETS_S))
 
 
 def tickets(ground: Ground) -> Tickets:

@@ -73,9 +73,7 @@ async def socket(
         yield client
 
 
-async def refusal(
-    node: Door, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str
-) -> Any:
+async def refusal(node: Door, key: str | None = None, headers: Mapping[str, str] | None = None, **query: str) -> Any:
     """The status and problem of a handshake that is refused."""
     try:
         async with socket(node, key, headers, **query):
