@@ -47,6 +47,7 @@ async def test_a_silent_client_is_closed_at_the_idle_limit_and_not_before() -> N
     loop = asyncio.get_running_loop()
     began = loop.time()
     socket = Socket(ANA, line, Patience(idle_s=0.2, ping_s=9), lambda s: None)
+    assert socket.open()
     assert await ended(line) == [(Close.GOING_AWAY, "idle")]
     assert 0.2 <= loop.time() - began < 0.3
     assert socket.ended_by == "1001"
@@ -56,6 +57,7 @@ async def test_a_silent_client_is_closed_at_the_idle_limit_and_not_before() -> N
 async def test_every_message_moves_the_idle_limit() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(idle_s=0.2, ping_s=9), lambda s: None)
+    assert socket.open()
     for _ in range(8):
         await asyncio.sleep(0.05)
         socket.heard()
@@ -67,6 +69,7 @@ async def test_every_message_moves_the_idle_limit() -> None:
 async def test_a_peer_that_answers_no_ping_is_cut() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(ping_s=0.1, pong_s=0.1), lambda s: None)
+    assert socket.open()
     assert await ended(line) == ["aborted"]
     assert line.frames == [PING_FRAME]
     assert socket.ended_by == "no_pong"
@@ -76,6 +79,7 @@ async def test_a_peer_that_answers_no_ping_is_cut() -> None:
 async def test_a_pong_is_a_sign_of_life_and_its_time_is_told() -> None:
     line, times = Line(), list[float]()
     socket = Socket(ANA, line, Patience(ping_s=0.05, pong_s=0.1), times.append)
+    assert socket.open()
     for count in (1, 2, 3):
         await eventually(lambda count=count: len(line.frames) == count)  # type: ignore[misc]
         line.on_pong()
@@ -88,6 +92,7 @@ async def test_a_pong_is_a_sign_of_life_and_its_time_is_told() -> None:
 async def test_a_process_that_stood_still_reads_what_waits_before_it_judges() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(idle_s=0.1, ping_s=9), lambda s: None)
+    assert socket.open()
     time.sleep(0.8)  # noqa: ASYNC251 - the loop stands still, as after SIGSTOP
     await asyncio.sleep(0.05)
     assert line.ends == []  # the message may be in the kernel
@@ -100,6 +105,7 @@ async def test_a_process_that_stood_still_reads_what_waits_before_it_judges() ->
 async def test_a_reader_too_far_behind_is_cut_and_gets_nothing_more() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(queue_bytes=1000), lambda s: None)
+    assert socket.open()
     socket.push(text_frame(b"one"))
     line.waiting = 1001
     socket.push(text_frame(b"two"))
@@ -113,10 +119,21 @@ async def test_a_reader_too_far_behind_is_cut_and_gets_nothing_more() -> None:
 async def test_it_is_closed_once_whoever_asks() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(), lambda s: None)
+    assert socket.open()
     socket.close(Close.DISCONNECTED, "first")
     socket.close(Close.RESTART, "second")
     await socket.end()
     assert line.ends == [(4002, "first")]
+
+
+async def test_an_end_that_was_decided_during_the_handshake_begins_when_it_is_open() -> None:
+    line = Line()
+    socket = Socket(ANA, line, Patience(), lambda s: None)
+    socket.close(Close.BLOCKED, "spam")
+    assert line.ends == []
+    assert not socket.open()
+    await socket.end()
+    assert line.ends == [(4003, "spam")]
 
 
 @pytest.mark.parametrize(("size", "head"), [(125, b"\x81\x7d"), (126, b"\x81\x7e\x00\x7e"), (70_000, b"\x81\x7f")])
