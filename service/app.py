@@ -43,7 +43,7 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/api/v1/models", to.catalogue.list_models, "read"),
         Operation("POST", "/api/v1/ws-tickets", to.tickets.create, "chat"),
         Operation("POST", "/api/v1/presence/heartbeat", to.presence.heartbeat, "chat", HeartbeatRequest),
-        Operation("DELETE", "/api/v1/presence/heartbeat/{session_id}", to.presence.leave, "chat"),
+        Operation("DELETE", "/api/v1/presence/heartbeat/{session_id:path}", to.presence.leave, "chat"),
         Operation("GET", "/api/admin/stats/online-users", to.admin.online_users, "admin"),
         Operation("GET", "/api/admin/stats/system", to.admin.system, "admin"),
         Operation("GET", "/api/admin/stats/websocket", to.admin.websocket, "admin"),

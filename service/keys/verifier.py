@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from service.db.pool import Database
 from service.errors import DatabaseUnavailable, Forbidden, StateUnavailable, Unauthorized
 from service.keys import store, token
-from service.keys.revocations import RedisRevocations, Revocations
+from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
 from service.state.failover import Failover
 
 FRESH_S = 30.0
@@ -159,6 +159,8 @@ class KeyVerifier:
                 self._known.clear()
                 self.on_change(None)
             self._cursor, revoked = await shared.since(self._cursor)
+            if isinstance(unsaid := self._revocations.memory, MemoryRevocations):
+                await unsaid.republish(shared)  # one call may fail without an outage
         except StateUnavailable:
             return  # the breaker's probe sees it too; until it opens this is one missed look
         for key_hash in revoked:

@@ -79,7 +79,7 @@ def encode(message: BusMessage) -> bytes:
     """Raises ValueError for a message larger than MESSAGE_BYTES."""
     data = message.model_dump_json(exclude_none=True).encode()
     if len(data) > MESSAGE_BYTES:
-        raise ValueError(f"a message may have at most {MESSAGE_BYTES} bytes")
+        raise ValueError(f"a message may have at most {MESSAGE_BYTES} bytes as JSON, with the users it names")
     return data
 
 

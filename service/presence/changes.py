@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from service.presence.sessions import Session
 
-Write = Callable[[Sequence[Session]], Awaitable[bool]]
+Outcome = TypeVar("Outcome")
 
 
-class Changes:
+class Changes(Generic[Outcome]):
     """Writes the sessions that were touched, each as it is by then: `write` looks that up, so the order of touches
     does not matter, and a join and a leave of one session cost one change.
 
@@ -19,18 +20,18 @@ class Changes:
     What is noted is bounded by the callers: each session touched has one waiting, or is one of those of `begin`.
     """
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Callable[[Sequence[Session]], Awaitable[Outcome]]) -> None:
         self._write = write
         self._touched: dict[str, Session] = {}
-        self._running: asyncio.Task[bool] | None = None
-        self._waiting: asyncio.Task[bool] | None = None
+        self._running: asyncio.Task[Outcome] | None = None
+        self._waiting: asyncio.Task[Outcome] | None = None
 
     @property
     def idle(self) -> bool:
         return self._waiting is None and (self._running is None or self._running.done())
 
-    async def made(self, sessions: Iterable[Session]) -> bool:
-        """Return once a write that began after this call has ended; True when it reached the fleet."""
+    async def made(self, sessions: Iterable[Session]) -> Outcome:
+        """Return, once it has ended, what came of a write that began after this call."""
         for session in sessions:
             self._touched[session.session_id] = session
         if self._waiting is None:
@@ -42,7 +43,7 @@ class Changes:
         if tasks := [task for task in (self._running, self._waiting) if task]:
             await asyncio.wait(tasks)
 
-    async def _flush(self, before: asyncio.Task[bool] | None) -> bool:
+    async def _flush(self, before: asyncio.Task[Outcome] | None) -> Outcome:
         if before:
             await asyncio.wait([before])
         self._running, self._waiting = self._waiting, None

@@ -10,6 +10,7 @@ from itertools import takewhile
 from service.devices import DEVICES, Device
 from service.presence.pages import memory_place
 from service.presence.sessions import (
+    REST_SESSIONS_PER_USER,
     REST_TTL_S,
     REST_WEIGHT,
     Card,
@@ -47,9 +48,9 @@ class MemoryPresence:
         self._today, self._all_time = Peak(), Peak()
         self._seen: set[str] = set()
 
-    async def change(self, owner: str, changes: Sequence[Change]) -> bool:
-        """Nothing to do: the changes were made here first."""
-        return False
+    async def change(self, owner: str, changes: Sequence[Change]) -> frozenset[str]:
+        """Nothing to do: the changes were made here first, and `touch` has said who is beyond the cap."""
+        return frozenset()
 
     async def counts(self) -> Counts:
         self.expire()
@@ -101,15 +102,21 @@ class MemoryPresence:
         self._seen.add(session.user_id)
         return True
 
-    def touch(self, session: Session) -> None:
-        """A heartbeat of a REST session: it lives for REST_TTL_S from now."""
+    def touch(self, session: Session) -> bool:
+        """A heartbeat of a REST session: it lives for REST_TTL_S from now.
+
+        False when it is new and its user had REST_SESSIONS_PER_USER here: while Redis answers that is Redis's to judge,
+        since some may have ended by way of another node.
+        """
         self.expire()
         known = self.sessions.get(session.session_id)
+        fits = known is not None or split_number(self._users[session.user_id])[1] < REST_SESSIONS_PER_USER
         if known and known.device != session.device:
             self.remove(known)
         self.add(session)
         self._ends.pop(session.session_id, None)
         self._ends[session.session_id] = self._monotonic() + REST_TTL_S
+        return fits
 
     def remove(self, session: Session) -> bool:
         """False when it was gone already."""

@@ -27,6 +27,7 @@ from service.presence import shards
 from service.presence.leases import SCRIPTS, Leases
 from service.presence.pages import redis_place
 from service.presence.sessions import (
+    REST_SESSIONS_PER_USER,
     REST_TTL_S,
     REST_WEIGHT,
     Card,
@@ -57,26 +58,33 @@ class RedisPresence:
         self._change, self._counts = Script(SCRIPTS / "change.lua"), Script(SCRIPTS / "counts.lua")
         self._raise_peak, self._recount = Script(SCRIPTS / "peak.lua"), Script(SCRIPTS / "recount.lua")
 
-    async def change(self, owner: str, changes: Sequence[Change]) -> bool:
+    async def change(self, owner: str, changes: Sequence[Change]) -> frozenset[str]:
         """One call for each shard and kind and BATCH; the shards at the same time."""
         groups: dict[tuple[int, str], list[Change]] = defaultdict(list)
         for change in sorted(changes, key=lambda change: change.lives_ms is not None):  # leaves first
             session = change.session
             groups[shard_of(session.user_id, self._shards), owner if session.kind == "socket" else REST].append(change)
-        await together(self._change_group(shard, holder, group) for (shard, holder), group in groups.items())
-        return True
+        found = await together(self._change_group(shard, holder, group) for (shard, holder), group in groups.items())
+        return frozenset().union(*found)
 
-    async def _change_group(self, shard: int, owner: str, group: list[Change]) -> None:
+    async def _change_group(self, shard: int, owner: str, group: list[Change]) -> set[str]:
+        refused: set[str] = set()
         for batch in batches(group, BATCH):
-            await self._write(shard, owner, [text for change in batch for text in shards.arguments(change)])
+            texts = [text for change in batch for text in shards.arguments(change)]
+            refused |= (await self._write(shard, owner, texts))[1]
+        return refused
 
-    async def _write(self, shard: int, owner: str, changes: Sequence[Any], end_at_most: int = 0) -> int:
-        """See change.lua for `changes`; how many left."""
+    async def _write(
+        self, shard: int, owner: str, changes: Sequence[Any], end_at_most: int = 0
+    ) -> tuple[int, set[str]]:
+        """See change.lua for `changes`; how many left, and who was refused."""
         base, today, rest = key(shard), self._day(0), owner == REST
         keys = [f"{base}:o:{owner}", f"{base}:u", f"{base}:c", f"{base}:p", f"{base}:d:{today}", f"{base}:i"]
         head = [today, (MONTH_DAYS + 1) * 86_400, REST_WEIGHT if rest else 1, int(self._shards == 1)]
-        arguments = [*head, end_at_most, REST_TTL_S * 1000, owner, *changes]
-        return int(await self._run("change", self._change, [*keys, f"{base}:x"] if rest else keys, arguments))
+        arguments = [*head, end_at_most, REST_TTL_S * 1000, owner, REST_SESSIONS_PER_USER, *changes]
+        keys += [f"{base}:x"] if rest else []
+        left, *refused = await self._run("change", self._change, keys, arguments)
+        return left, {name.decode() for name in refused}
 
     async def counts(self) -> Counts:
         living, *found = await together([self.leases.living(), *(self._read(shard) for shard in self._all())])
@@ -181,7 +189,7 @@ class RedisPresence:
     async def _reap_shard(self, shard: int, owner: str) -> int:
         reaped, some = 0, partial(_some_fields, name=f"{key(shard)}:o:{owner}")
         while ids := await self._redis.run("presence_reap", some):
-            reaped += await self._write(shard, owner, [text for name in ids for text in (name, "", 0)])
+            reaped += (await self._write(shard, owner, [text for name in ids for text in (name, "", 0)]))[0]
         return reaped
 
     async def end_expired(self) -> int:
@@ -190,7 +198,7 @@ class RedisPresence:
 
     async def _end_expired(self, shard: int) -> int:
         ended = 0
-        while more := await self._write(shard, REST, [], end_at_most=BATCH):
+        while more := (await self._write(shard, REST, [], end_at_most=BATCH))[0]:
             ended += more
         return ended
 

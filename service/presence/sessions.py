@@ -12,6 +12,8 @@ Card = dict[str, Any]
 
 # A REST client is online for this long after its last heartbeat.
 REST_TTL_S = 60
+# In the fleet. A person has a few devices, a program one session; a client that makes up ids shall not fill Redis.
+REST_SESSIONS_PER_USER = 100
 # A user's number is sockets + REST_WEIGHT * REST sessions: two counts in one field, so that a join stays one HINCRBY
 # and a user's first session of either kind is the one that makes the number positive. No user has a million sockets.
 REST_WEIGHT = 1_000_000
@@ -76,8 +78,8 @@ class Page:
 class Presence(Protocol):
     """Where sessions are counted. `owner` is the incarnation of the node that holds them; every call is idempotent."""
 
-    async def change(self, owner: str, changes: Sequence[Change]) -> bool:
-        """Whether the fleet has been told."""
+    async def change(self, owner: str, changes: Sequence[Change]) -> frozenset[str]:
+        """The ids of those REST sessions that are not counted because their user has REST_SESSIONS_PER_USER."""
         ...
 
     async def counts(self) -> Counts: ...

@@ -15,16 +15,16 @@ from typing import Any
 import structlog
 
 from service.devices import DEVICES, Device
-from service.errors import Invalid, StateUnavailable
+from service.errors import Invalid, StateRejected, StateUnavailable, TooMany
 from service.presence.audit import Audit
 from service.presence.changes import Changes
 from service.presence.memory import MemoryPresence
 from service.presence.pages import check_limit
 from service.presence.redis import RedisPresence
-from service.presence.sessions import Card, Page, Presence, Session, rest_id
+from service.presence.sessions import REST_SESSIONS_PER_USER, REST_TTL_S, Card, Page, Presence, Session, rest_id
 from service.presence.shards import BATCH, batches
 from service.presence.stats import described
-from service.state.failover import Failover
+from service.state.failover import Answered, Failover
 
 log = structlog.get_logger()
 
@@ -80,13 +80,17 @@ class Tracker:
     async def heartbeat(self, user_id: str, session_id: str, client_id: str, device_type: str = "unknown") -> None:
         """Count a REST session for REST_TTL_S from now, whichever node hears its next heartbeat.
 
-        Sessions of different users are different, whatever ids they chose. Raises Invalid as add_user.
+        Sessions of different users are different, whatever ids they chose. Raises Invalid as add_user, and TooMany for
+        a new one of a user who has REST_SESSIONS_PER_USER in the fleet (or on this node, while Redis is away).
         """
         check_ids(user_id, session_id, client_id)
         name, since_s = rest_id(user_id, session_id), int(self._clock())
         session = Session(name, user_id, client_id, known_device(device_type), since_s, "rest")
-        self._memory.touch(session)
-        await self._changes.made([session])
+        fits = self._memory.touch(session)
+        answered = await self._changes.made([session])
+        if name in answered.result or (answered.degraded and not fits):
+            self._memory.remove(session)
+            raise TooMany(f"A user may have {REST_SESSIONS_PER_USER} REST sessions.", retry_after_s=REST_TTL_S)
 
     async def end_heartbeat(self, session_id: str, user_id: str) -> None:
         """End a REST session now; one that is not there is no fault.
@@ -99,33 +103,35 @@ class Tracker:
         await self._changes.made([session])
 
     async def get_stats(self) -> dict[str, Any]:
-        """The fleet's counts, or this node's with `degraded` true while Redis is away.
+        """The fleet's counts; with `degraded` true this node's alone, since Redis is away or there is none.
 
         Peaks are exact with one shard; with several they are sampled every BEAT_S by each node.
         """
-        counts = await self._presence.call(lambda presence: presence.counts())
-        return described(counts, self._presence.degraded)
+        answered = await self._presence.ask(lambda presence: presence.counts())
+        return described(answered.result, answered.degraded)
 
-    async def sockets(self, users: Collection[str] | None = None, devices: Collection[Device] | None = None) -> int:
-        """How many sockets the fleet (or this node, while Redis is away) has: all, or of users, or of devices."""
+    async def sockets(
+        self, users: Collection[str] | None = None, devices: Collection[Device] | None = None
+    ) -> Answered[int]:
+        """How many sockets the fleet (this node, where degraded) has: all, or of users, or of devices."""
         if users is not None and devices is not None:
             raise ValueError("either users or devices")
         if users is not None:
             users = [user for user in users if is_id(user)]  # nobody else can be online
-        return await self._presence.call(lambda presence: presence.sockets(users, devices))
+        return await self._presence.ask(lambda presence: presence.sockets(users, devices))
 
-    async def online_page(self, cursor: str = "", limit: int = 100) -> Page:
+    async def online_page(self, cursor: str = "", limit: int = 100) -> Answered[Page]:
         """Some of those online; go on with `next_cursor` until it is empty.
 
         While others come and go a user may be said twice, and a page may be longer than `limit`; one who is online all
         the time is said at least once. Raises BadRequest for a malformed cursor, or a limit that is not 1 to 1000.
         """
         check_limit(limit)
-        return await self._presence.call(lambda presence: presence.online_page(cursor, limit))
+        return await self._presence.ask(lambda presence: presence.online_page(cursor, limit))
 
-    async def nodes(self) -> list[Card]:
-        """The cards of the nodes that live; this one's alone while Redis is away."""
-        return await self._presence.call(lambda presence: presence.cards(self._card()))
+    async def nodes(self) -> Answered[list[Card]]:
+        """The cards of the nodes that live; this one's alone where degraded."""
+        return await self._presence.ask(lambda presence: presence.cards(self._card()))
 
     async def run(self) -> None:
         """Beat for ever, and audit every AUDIT_EVERY_S."""
@@ -164,7 +170,7 @@ class Tracker:
             self._memory.expire()
             sessions = list(self._memory.sessions.values())
             for batch in batches(sessions, BATCH):
-                if not await self._changes.made(batch):
+                if (await self._changes.made(batch)).degraded:
                     raise StateUnavailable("presence_begin: not all sessions were told")
             await self._fleet.leases.end(old)
             await self._fleet.reap(old)
@@ -181,11 +187,15 @@ class Tracker:
             log.error("presence.drift", sessions=drift)
         return drift
 
-    async def _write(self, touched: Sequence[Session]) -> bool:
+    async def _write(self, touched: Sequence[Session]) -> Answered[frozenset[str]]:
+        """Which REST sessions were not counted because their users have as many as may be; they are forgotten here."""
         owner, changes = self._owner, [self._memory.change_of(session) for session in touched]
-        told = await self._presence.call(lambda presence: presence.change(owner, changes))
-        self._untold = self._untold or not told
-        return told
+        answered = await self._presence.ask(lambda presence: presence.change(owner, changes))
+        self._untold = self._untold or answered.degraded
+        for change in changes:
+            if change.session.session_id in answered.result:
+                self._memory.remove(change.session)
+        return answered
 
     async def _beat(self) -> None:
         if self._fleet is None:
@@ -210,6 +220,8 @@ class Tracker:
         try:
             await work()
         except StateUnavailable as error:
+            if isinstance(error, StateRejected):
+                self._presence.rejected()
             log.warning("presence.beat_missed", reason=str(error))
 
 

@@ -9,16 +9,16 @@ from service.admin.audit import Action, Actor, Audit, Recorded
 from service.devices import Device
 from service.errors import Invalid, NotFound
 from service.keys.blocks import delete_block, upsert_block
-from service.live.messages import AnyMessage, Blocked, Disconnect, Drain
+from service.live.messages import DRAIN_WITHIN_S, AnyMessage, Blocked, Disconnect, Drain
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest, digest
+from service.routes.admin_stats import Answered
 
 
 class Fleet(Protocol):
-    """What is known of all nodes; of this one only while `degraded`."""
+    """What is known of all nodes; of this one only where `degraded`."""
 
-    async def get_stats(self) -> dict[str, Any]: ...
-    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> int: ...
-    async def nodes(self) -> list[dict[str, Any]]: ...
+    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> Answered[int]: ...
+    async def nodes(self) -> Answered[list[dict[str, Any]]]: ...
 
 
 class OwnSockets(Protocol):
@@ -37,7 +37,10 @@ class Bus(Protocol):
 
 
 class AdminActions:
-    """`node` is this node's name; `clock` gives Unix seconds."""
+    """`node` is this node's name; `clock` gives Unix seconds.
+
+    An answer is `degraded` when what it counts or what was done is, so far, of this node alone.
+    """
 
     def __init__(
         self,
@@ -59,17 +62,17 @@ class AdminActions:
             Conflict: the key was used for another message.
             DatabaseUnavailable: it cannot be audited; nothing was sent.
         """
-        recipients = await self._fleet.sockets(users=unique(asked.users), devices=unique(asked.devices))
-        answer = {"id": None, "recipients": recipients, "audience": asked.audience, "dry_run": asked.dry_run}
+        found = await self._fleet.sockets(users=unique(asked.users), devices=unique(asked.devices))
+        answer = {"id": None, "recipients": found.result, "audience": asked.audience, "dry_run": asked.dry_run}
         if asked.dry_run:
-            return answer | {"degraded": await self._degraded(), "expires_at": None, "repeated": False}
+            return answer | {"degraded": found.degraded, "expires_at": None, "repeated": False}
         recorded = await self._audit.record(self._broadcast_action(by, asked, key))
         expires_at_ms = recorded.details["expires_at_ms"]
         degraded = await self._say(asked.push(str(recorded.id), expires_at_ms))
         expires_at = datetime.fromtimestamp(expires_at_ms / 1000, UTC)
         return answer | {
             "id": str(recorded.id),
-            "degraded": degraded,
+            "degraded": degraded or found.degraded,
             "expires_at": expires_at.isoformat(),
             "repeated": not recorded.first,
         }
@@ -88,10 +91,10 @@ class AdminActions:
         """
         if asked.block_s and user_id == by.user_id:
             raise Invalid("You cannot block yourself: nobody could ask to be let in again.")
-        sockets = await self._matching(user_id, asked.session_id)
+        sockets, unsure = await self._matching(user_id, asked.session_id)
         answer = {"id": None, "user_id": user_id, "sockets": sockets, "blocked_until": None, "dry_run": asked.dry_run}
         if asked.dry_run:
-            return answer | {"degraded": await self._degraded()}
+            return answer | {"degraded": unsure}
         recorded, until = await self._record_disconnect(by, user_id, asked)
         said: list[AnyMessage] = []
         if until:
@@ -101,17 +104,21 @@ class AdminActions:
         return answer | {
             "id": str(recorded.id),
             "blocked_until": until and until.isoformat(),
-            "degraded": degraded,
+            "degraded": degraded or unsure,
         }
 
-    async def _matching(self, user_id: str, session_id: str | None) -> int:
-        """How many sockets it concerns; a session that is not on this node counts as one if its user is elsewhere."""
+    async def _matching(self, user_id: str, session_id: str | None) -> tuple[int, bool]:
+        """How many sockets it concerns, and whether only this node's are known.
+
+        A session that is not on this node counts as one if its user is elsewhere.
+        """
+        if session_id and (here := self._own.count(user_id, session_id)):
+            return here, False
+        found = await self._fleet.sockets(users=[user_id])
         if session_id is None:
-            return await self._fleet.sockets(users=[user_id])
-        if here := self._own.count(user_id, session_id):
-            return here
-        elsewhere = await self._fleet.sockets(users=[user_id]) - self._own.count(user_id, None)
-        return min(1, max(0, elsewhere))
+            return found.result, found.degraded
+        elsewhere = found.result - self._own.count(user_id, None)
+        return min(1, max(0, elsewhere)), found.degraded
 
     async def _record_disconnect(
         self, by: Actor, user_id: str, asked: DisconnectRequest
@@ -141,29 +148,28 @@ class AdminActions:
         """Ask a node to let its sockets go at `rate` a second; 0 ends it.
 
         Raises:
-            NotFound: no node of that name has a card.
+            NotFound: no node of that name has a card; while `degraded` only this node's is known.
             DatabaseUnavailable: it cannot be audited; nothing was said.
         """
         node = node or self._node
         await self._require_node(node)
         recorded = await self._audit.record(Action(by, "drain", node, {"rate": rate}))
-        degraded = await self._say(Drain(id=str(recorded.id), node=node, rate=rate))
+        expires_at_ms = int((self._clock() + DRAIN_WITHIN_S) * 1000)
+        degraded = await self._say(Drain(id=str(recorded.id), node=node, rate=rate, expires_at_ms=expires_at_ms))
         return {"id": str(recorded.id), "node": node, "rate": rate, "degraded": degraded}
 
     async def _require_node(self, node: str) -> None:
         if node == self._node:
             return  # it may not have handed in its card yet
-        known = sorted(card["node"] for card in await self._fleet.nodes())
+        cards = await self._fleet.nodes()
+        known = sorted(card["node"] for card in cards.result)
         if node not in known:
-            raise NotFound("There is no such node.", known=known)
+            raise NotFound("No such node is known.", known=known, degraded=cards.degraded)
 
     async def _say(self, *messages: AnyMessage) -> bool:
         """Publish in this order; whether one of them reached this node only."""
         said = [await self._bus.publish(message) for message in messages]
         return any(published.degraded for published in said)
-
-    async def _degraded(self) -> bool:
-        return bool((await self._fleet.get_stats())["degraded"])
 
 
 def blocked(recorded: Recorded, user_id: str, until_s: float, reason: str = "") -> Blocked:

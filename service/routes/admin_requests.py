@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from service.devices import DEVICES, Device
 from service.http.body import validated
-from service.live.messages import Push, encode
+from service.live.messages import Push, decode, encode
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MOST_USERS = 1000
+MOST_USERS = 1000  # with short ids; a message names them all, and has MESSAGE_BYTES
 BLOCK_S = 30 * 86_400
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -42,7 +42,7 @@ Reason = Annotated[str, Field(max_length=100), AfterValidator(printable)]
 
 
 class BroadcastRequest(BaseModel):
-    """A message for everybody's sockets, or for those of some users or devices."""
+    """A message for everybody's sockets, or for those of some users or devices, MESSAGE_BYTES as JSON in all."""
 
     model_config = STRICT
     message: Annotated[str, Field(min_length=1, max_length=8000), AfterValidator(without_nul)]
@@ -58,7 +58,8 @@ class BroadcastRequest(BaseModel):
         if self.users and self.devices:
             raise ValueError("give users or devices, not both")
         json.dumps(self.data, allow_nan=False)  # JSON has no NaN, though the parser takes it
-        encode(self.push("0" * 36, 0))
+        if decode(encode(self.push("0" * 36, 0))) is None:  # in a message `data` lies a level deeper
+            raise ValueError("data is nested too deeply for a message")
         return self
 
     @property

@@ -3,10 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from service.devices import DEVICES, Device
 from service.errors import StateUnavailable
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Answered(Protocol[Result]):
+    """`degraded`: of this node alone, since Redis is away or there is none."""
+
+    @property
+    def result(self) -> Result: ...
+    @property
+    def degraded(self) -> bool: ...
 
 
 class OnlinePage(Protocol):
@@ -20,12 +31,12 @@ class OnlinePage(Protocol):
 
 
 class Fleet(Protocol):
-    """What is known of all nodes; of this one only while `degraded`."""
+    """What is known of all nodes; of this one only where `degraded`."""
 
     async def get_stats(self) -> dict[str, Any]: ...
-    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> int: ...
-    async def online_page(self, cursor: str, limit: int) -> OnlinePage: ...
-    async def nodes(self) -> list[dict[str, Any]]: ...
+    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> Answered[int]: ...
+    async def online_page(self, cursor: str, limit: int) -> Answered[OnlinePage]: ...
+    async def nodes(self) -> Answered[list[dict[str, Any]]]: ...
 
 
 class OwnSockets(Protocol):
@@ -55,23 +66,22 @@ class AdminStats:
         return await self._fleet.get_stats()
 
     async def system(self) -> dict[str, Any]:
-        """This node's process, machine and connections, and under `fleet` the cards of all nodes."""
+        """This node's process, machine and connections, and under `fleet` the cards of all nodes (or its own alone)."""
         redis, cards = await asyncio.gather(self._redis_or_none(), self._fleet.nodes())
-        sample = self._system.sample()
-        return {"node": self._node, **sample, "database": self._pool(), "redis": redis, "fleet": cards}
+        own = {"node": self._node, **self._system.sample(), "database": self._pool(), "redis": redis}
+        return own | {"fleet": cards.result, "degraded": cards.degraded}
 
     async def websocket(self) -> dict[str, Any]:
         """The fleet's sockets by device, this node's hub, and per node what the cards say."""
         counting = (self._fleet.sockets(devices=[device]) for device in DEVICES)
-        counts, stats, cards = await asyncio.gather(
-            asyncio.gather(*counting), self._fleet.get_stats(), self._fleet.nodes()
-        )
+        answers, cards = await asyncio.gather(asyncio.gather(*counting), self._fleet.nodes())
+        counts = [answered.result for answered in answers]
         return {
             "sockets": sum(counts),
             "devices": dict(zip(DEVICES, counts, strict=True)),
             "node": {"node": self._node, **self._own.stats()},
-            "nodes": cards,
-            "degraded": stats["degraded"],
+            "nodes": cards.result,
+            "degraded": cards.degraded or any(answered.degraded for answered in answers),
         }
 
     async def dashboard(self) -> dict[str, Any]:
@@ -82,11 +92,10 @@ class AdminStats:
 
     async def online_page(self, cursor: str, limit: int) -> dict[str, Any]:
         """One page of the users who are online; raises Invalid for a cursor that is none of ours."""
-        page = await self._fleet.online_page(cursor, limit)
-        stats = await self._fleet.get_stats()
-        names = ("user_id", "sockets", "rest_sessions")
+        answered = await self._fleet.online_page(cursor, limit)
+        page, names = answered.result, ("user_id", "sockets", "rest_sessions")
         users = [dict(zip(names, user, strict=True)) for user in page.users]
-        return {"users": users, "next_cursor": page.next_cursor or None, "degraded": stats["degraded"]}
+        return {"users": users, "next_cursor": page.next_cursor or None, "degraded": answered.degraded}
 
     async def _redis_or_none(self) -> dict[str, Any] | None:
         """None while Redis is away: the rest is wanted most just then."""

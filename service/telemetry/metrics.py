@@ -61,6 +61,7 @@ CONNECTIONS_CUT = (
     "connection_refused",
     "writer_stalled",
     "message_oversize",
+    "frame_flood",
     "app_failed",
     "connection_failed",
     "drain_cut",

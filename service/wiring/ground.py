@@ -14,6 +14,7 @@ from service.http.context import Observers
 from service.settings import Settings
 from service.state.breaker import Breaker
 from service.state.redis import RedisState
+from service.state.writing import Writing
 from service.telemetry import logging
 from service.telemetry.metrics import Metrics
 from service.telemetry.sentry import ErrorReporter
@@ -60,7 +61,8 @@ def open_redis(ground: Ground) -> None:
     ground.waiting = RedisState(settings, metrics, timeout_s=settings.redis_socket_timeout)
     ground.stack.push_async_callback(ground.waiting.close)
     degraded = metrics.degraded.labels("redis", "memory")
-    ground.breaker = Breaker(ground.redis.ping, metrics.dependency_up.labels("redis"), degraded)
+    up, write = metrics.dependency_up.labels("redis"), Writing(ground.redis).check
+    ground.breaker = Breaker(ground.redis.ping, up, degraded, write=write)
     ground.work["redis-breaker"] = ground.breaker.run
 
 

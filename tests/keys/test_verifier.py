@@ -6,13 +6,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from service.background import end
 from service.db.pool import Database, one_connection
 from service.errors import DatabaseUnavailable, Forbidden, Unauthorized
 from service.keys import issuing, verifier
-from service.keys.revocations import MemoryRevocations, Revocations
+from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
 from service.keys.verifier import KeyVerifier
 from service.settings import load
+from service.state.breaker import Breaker
 from service.state.failover import Failover
+from service.state.redis import RedisState
 from service.telemetry.metrics import Metrics
 from tests.servers import OwnPostgres
 from tests.waiting import eventually
@@ -108,3 +111,23 @@ async def test_a_known_key_is_believed_for_five_minutes_without_postgresql(own_p
         at.now = verifier.STALE_S + 1
         with pytest.raises(DatabaseUnavailable):
             await at.keys.verify(key)
+
+
+async def test_an_announcement_that_one_failed_call_kept_back_is_made_at_the_next_look(
+    database_url: str, redis_url: str
+) -> None:
+    memory, metrics, settings = MemoryRevocations(), Metrics(), load(database_url=database_url, redis_url=redis_url)
+    state = RedisState(settings, metrics)
+    shared = RedisRevocations(state)
+    async with Database(settings, metrics) as db:
+        breaker = Breaker(state.ping, metrics.dependency_up.labels("redis"), metrics.degraded.labels("redis", "memory"))
+        keys = KeyVerifier(db, Failover[Revocations](breaker, shared, memory), shared)
+        await memory.publish(b"k" * 32)
+        running = asyncio.create_task(keys.run())
+
+        async def announced() -> bool:
+            return (await shared.since("0-0"))[1] == [b"k" * 32]
+
+        await eventually(announced)
+        await end(running)
+    await state.close()

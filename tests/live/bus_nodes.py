@@ -17,6 +17,7 @@ from service.live.messages import Push, encode
 from service.settings import load
 from service.state.breaker import Breaker
 from service.state.redis import RedisState
+from service.state.writing import Writing
 from service.telemetry.metrics import Metrics
 from tests.waiting import eventually
 
@@ -102,7 +103,8 @@ class BusNodes:
         self._stack.push_async_callback(state.close)
         self._stack.push_async_callback(reading.close)
         degraded = node.metrics.degraded.labels("redis", "memory")
-        node.breaker = Breaker(state.ping, node.metrics.dependency_up.labels("redis"), degraded)
+        up, write = node.metrics.dependency_up.labels("redis"), Writing(state).check
+        node.breaker = Breaker(state.ping, up, degraded, write=write)
         if probing:
             self._stack.push_async_callback(end, asyncio.create_task(node.breaker.run()))
         return RedisBusLog(state, reading)

@@ -19,6 +19,7 @@ from service.settings import load
 from service.state.breaker import Breaker
 from service.state.failover import Failover
 from service.state.redis import RedisState
+from service.state.writing import Writing
 from service.telemetry.metrics import Metrics
 
 
@@ -62,7 +63,8 @@ class Nodes:
         state = RedisState(load(redis_url=url, **settings), metrics)
         self._stack.push_async_callback(state.close)
         degraded = metrics.degraded.labels("redis", "memory")
-        breaker = Breaker(state.ping, metrics.dependency_up.labels("redis"), degraded)
+        up, write = metrics.dependency_up.labels("redis"), Writing(state).check
+        breaker = Breaker(state.ping, up, degraded, write=write)
         fleet, failover = RedisPresence(state, UTC, given.shards, given.clocks.wall), Failover[Presence]
         presence = failover(breaker, fleet, memory)
         node = Tracker(presence, memory, fleet, given.clocks.wall, card=given.card, drift=given.drift)

@@ -102,9 +102,9 @@ async def test_each_caller_is_counted_when_its_call_returns(redis_url: str, node
     async def comes_and_goes(user: str) -> None:
         for turn in range(5):
             await node.add_user(user, f"{user}-{turn}", "c")
-            assert await other.sockets(users={user}) == 1
+            assert (await other.sockets(users={user})).result == 1
             await node.remove_user(f"{user}-{turn}")
-            assert await other.sockets(users={user}) == 0
+            assert (await other.sockets(users={user})).result == 0
 
     await asyncio.gather(*(comes_and_goes(f"user-{number}") for number in range(20)))
     assert await sizes(other) == (0, 0, 0)
@@ -114,7 +114,7 @@ async def test_a_session_that_comes_back_as_another_user_is_counted_as_that(redi
     node = await nodes.start(redis_url, BY_HAND)
     await node.add_user("ana", "s1", "c", "mobile")
     await asyncio.gather(node.remove_user("s1"), node.add_user("bob", "s1", "c", "tablet"))
-    assert (await node.online_page()).users == [("bob", 1, 0)]
+    assert (await node.online_page()).result.users == [("bob", 1, 0)]
     assert (await node.get_stats())["devices"]["tablet"] == 1
     assert await node.audit() == 0
 
@@ -133,9 +133,9 @@ async def test_a_write_that_redis_did_not_take_is_told_with_the_next_beat(own_va
         client.config_set("maxmemory", 1)  # what would need memory is refused
         await asyncio.gather(node.add_user("ana", "s1", "c"), node.heartbeat("eve", "r", "c"))
         client.config_set("maxmemory", 0)
-    assert (await other.online_page()).users == [("bob", 1, 0)]
+    assert (await other.online_page()).result.users == [("bob", 1, 0)]
     await node.beat()
-    assert sorted((await other.online_page()).users) == [("ana", 1, 0), ("bob", 1, 0), ("eve", 0, 1)]
+    assert sorted((await other.online_page()).result.users) == [("ana", 1, 0), ("bob", 1, 0), ("eve", 0, 1)]
     assert [await node.audit(), await node.audit()] == [0, 0]
 
 

@@ -105,7 +105,7 @@ async def test_memory_ends_those_not_heard_of_however_others_go_on(nodes: Nodes)
     monotonic.now += 40
     await node.heartbeat("ana", "r1", "c")
     monotonic.now += 20
-    assert (await node.online_page()).users == [("ana", 0, 1)]
+    assert (await node.online_page()).result.users == [("ana", 0, 1)]
 
 
 async def test_what_has_ended_by_then_is_not_told_again(redis_url: str, nodes: Nodes) -> None:

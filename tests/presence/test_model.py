@@ -190,7 +190,7 @@ class Fleet(RuleBasedStateMachine):
             assert {device: number for device, number in stats["devices"].items() if number} == by_device
             assert (stats["nodes"], stats["degraded"]) == (len(self.living), False)
             assert [await node.tracker.audit(), await node.tracker.audit()] == [0, 0]
-            page = await node.tracker.online_page()
+            page = (await node.tracker.online_page()).result
             expected = [(user, numbers[0][user], numbers[1][user]) for user in {*numbers[0], *numbers[1]}]
             assert sorted(page.users) == sorted(expected)
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import ANY
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +14,7 @@ from service.errors import Invalid
 from service.presence.memory import MemoryPresence
 from service.presence.sessions import Presence
 from service.presence.tracker import Tracker
-from service.state.failover import Failover
+from service.state.failover import Answered, Failover
 from tests.presence.nodes import Given, Nodes, online, sizes
 from tests.servers import OwnValkey
 from tests.waiting import eventually
@@ -21,7 +22,7 @@ from tests.waiting import eventually
 NoDevices = {"mobile": 0, "tablet": 0, "desktop": 0, "unknown": 0}
 
 
-async def keeps_the_contract(node: Tracker) -> None:
+async def keeps_the_contract(node: Tracker, degraded: bool = False) -> None:
     await node.add_user(user_id="ana", session_id="s1", client_id="c1", device_type="mobile")
     await node.add_user(user_id="ana", session_id="s2", client_id="c2", device_type="desktop")
     await node.add_user(user_id="bob", session_id="s3", client_id="c3", device_type="teapot")
@@ -32,7 +33,7 @@ async def keeps_the_contract(node: Tracker) -> None:
     assert stats["devices"] == {"mobile": 1, "tablet": 0, "desktop": 1, "unknown": 1}
     assert stats["active_users"] == {"day": 2, "week": 2, "month": 2}
     assert stats["nodes"] == 1
-    assert stats["degraded"] is False
+    assert stats["degraded"] is degraded
     await node.remove_user("s1")
     await node.remove_user("s1")
     await node.remove_user("s3")
@@ -42,7 +43,7 @@ async def keeps_the_contract(node: Tracker) -> None:
     stats = await node.get_stats()
     assert (stats["online_users"], stats["devices"]) == (0, NoDevices)
     await counts_both_kinds(node)
-    await answers_questions(node)
+    await answers_questions(node, degraded)
 
 
 async def counts_both_kinds(node: Tracker) -> None:
@@ -64,24 +65,25 @@ async def counts_both_kinds(node: Tracker) -> None:
     assert await sizes(node) == (0, 0, 0)
 
 
-async def answers_questions(node: Tracker) -> None:
+async def answers_questions(node: Tracker, degraded: bool) -> None:
     for user, session, device in (("ana", "s1", "mobile"), ("ana", "s2", "tablet"), ("bob", "s3", "mobile")):
         await node.add_user(user, session, "c", device)
     await node.heartbeat("ana", "r1", "c", "mobile")
     await node.heartbeat("eve", "r1", "c", "mobile")
-    assert await node.sockets() == 3
-    assert await node.sockets(users=frozenset({"ana", "eve", "nobody"})) == 2
-    assert await node.sockets(users=frozenset()) == 0
-    assert await node.sockets(devices=frozenset({"mobile", "desktop"})) == 2
-    assert sorted((await node.online_page()).users) == [("ana", 2, 1), ("bob", 1, 0), ("eve", 0, 1)]
-    assert (await node.online_page()).next_cursor == ""
-    assert len(await node.nodes()) == 1
+    assert await node.sockets() == Answered(3, degraded)
+    assert (await node.sockets(users=frozenset({"ana", "eve", "nobody"}))).result == 2
+    assert (await node.sockets(users=frozenset())).result == 0
+    assert (await node.sockets(devices=frozenset({"mobile", "desktop"}))).result == 2
+    assert sorted((await node.online_page()).result.users) == [("ana", 2, 1), ("bob", 1, 0), ("eve", 0, 1)]
+    assert await node.online_page() == Answered(ANY, degraded)
+    assert (await node.online_page()).result.next_cursor == ""
+    assert await node.nodes() == Answered([{}], degraded)
     assert await node.audit() == 0
 
 
 async def test_memory_keeps_the_contract(nodes: Nodes) -> None:
     node = await nodes.start()
-    await keeps_the_contract(node)
+    await keeps_the_contract(node, degraded=True)
     assert (await node.get_stats())["peak"]["all_time"]["users"] == 3
 
 

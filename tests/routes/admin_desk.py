@@ -33,7 +33,7 @@ from service.routes.admin_requests import BroadcastRequest, DisconnectRequest
 from service.routes.admin_stats import AdminStats
 from service.server.server import Server, ServerConfig
 from service.settings import load
-from service.state.failover import Failover
+from service.state.failover import Answered, Failover
 from service.telemetry.metrics import Metrics
 from service.telemetry.sentry import ErrorReporter
 from service.telemetry.system import SystemStats
@@ -64,18 +64,19 @@ class Fleet:
     async def get_stats(self) -> Json:
         return {"online_users": 9, "sockets": 12, "degraded": self.degraded}
 
-    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> int:
+    async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> Answered[int]:
         if users is not None:
-            return sum(3 for user in users if user == "ana")
+            return Answered(sum(3 for user in users if user == "ana"), self.degraded)
         by_device = {"mobile": 3, "tablet": 2, "desktop": 7, "unknown": 0}
-        return sum(by_device[device] for device in devices) if devices else 12
+        return Answered(sum(by_device[device] for device in devices) if devices else 12, self.degraded)
 
-    async def online_page(self, cursor: str, limit: int) -> Page:
+    async def online_page(self, cursor: str, limit: int) -> Answered[Page]:
         users = [("ana", 3, 0), ("ben", 0, 1)]
-        return Page(users[:limit], f"after-{limit}") if not cursor else Page([], "")
+        page = Page(users[:limit], f"after-{limit}") if not cursor else Page([], "")
+        return Answered(page, self.degraded)
 
-    async def nodes(self) -> list[Json]:
-        return CARDS
+    async def nodes(self) -> Answered[list[Json]]:
+        return Answered(CARDS, self.degraded)
 
 
 class Hub:

@@ -42,8 +42,8 @@ async def test_the_online_users_are_counted(desk: Desk) -> None:
 
 async def test_the_system_is_this_nodes_and_the_fleet_every_nodes_card(desk: Desk) -> None:
     found = (await desk.http.get("/api/admin/stats/system")).json()
-    assert set(found) == {"node", "process", "machine", "database", "redis", "fleet"}
-    assert (found["node"], found["fleet"]) == ("node-1", CARDS)
+    assert set(found) == {"node", "process", "machine", "database", "redis", "fleet", "degraded"}
+    assert (found["node"], found["fleet"], found["degraded"]) == ("node-1", CARDS, False)
     assert found["database"] == {"idle": 1, "used": 0, "max": 3, "pending": 0}
     assert found["redis"] == {"used_memory_bytes": 1}
     assert found["process"]["rss_bytes"] > 0
@@ -56,6 +56,24 @@ async def test_without_redis_the_rest_is_still_shown(desk: Desk) -> None:
     desk.redis = away
     found = (await desk.http.get("/api/admin/stats/system")).json()
     assert (found["redis"], found["fleet"]) == (None, CARDS)
+
+
+async def test_what_was_counted_on_this_node_alone_is_marked(desk: Desk) -> None:
+    desk.fleet.degraded = True
+    found = (await desk.http.get("/api/admin/stats/dashboard")).json()
+    assert [found[part]["degraded"] for part in ("online_users", "system", "websocket")] == [True, True, True]
+    assert (await desk.http.get("/api/admin/users/online")).json()["degraded"]
+    counted = await desk.http.post(BROADCAST, json={"message": "hello"})
+    assert (counted.json()["recipients"], counted.json()["degraded"]) == (12, True)
+    elsewhere = await desk.http.post("/api/admin/users/ana/disconnect", json={"session_id": "far"})
+    here = await desk.http.post("/api/admin/users/ana/disconnect", json={"session_id": "here"})
+    assert (elsewhere.json()["degraded"], here.json()["degraded"]) == (True, False)
+
+
+async def test_a_node_that_cannot_be_known_is_404_and_says_so(desk: Desk) -> None:
+    desk.fleet.degraded = True
+    response = await desk.http.post("/api/admin/drain?node=node-9")
+    assert (response.status_code, response.json()["degraded"]) == (404, True)
 
 
 async def test_the_sockets_are_counted_by_device_and_by_node(desk: Desk) -> None:
@@ -154,6 +172,27 @@ async def test_a_broadcast_that_does_not_fit_is_422_and_nothing_is_done(desk: De
         response = await desk.http.post(BROADCAST, json={"message": "hello", **change})
         assert faulty_field(response) == field, change
     assert (desk.bus.said, desk.rows("id")) == ([], [])
+
+
+async def test_data_is_taken_as_deep_as_a_message_can_carry_it(desk: Desk) -> None:
+    def nested(depth: int) -> bytes:
+        return b'{"message": "hello", "data": ' + b'{"a":' * depth + b"1" + b"}" * (depth + 1)
+
+    json_type = {"content-type": "application/json"}
+    statuses = [
+        (await desk.http.post(BROADCAST, content=nested(depth), headers=json_type)).status_code
+        for depth in (1, 100, 198, 199, 5000)
+    ]
+    assert statuses == [202, 202, 202, 422, 400]
+    assert [messages.decode(messages.encode(said)) for said in desk.bus.said] == desk.bus.said
+
+
+async def test_a_message_that_names_too_many_users_is_told_how_long_one_may_be(desk: Desk) -> None:
+    users = [f"{number:036}" for number in range(500)]
+    response = await desk.http.post(BROADCAST, json={"message": "hello", "users": users})
+    assert response.json()["errors"] == [
+        {"field": "", "message": "a message may have at most 16384 bytes as JSON, with the users it names"}
+    ]
 
 
 async def test_a_number_that_json_does_not_have_is_422(desk: Desk) -> None:
@@ -336,10 +375,11 @@ async def test_a_node_is_drained_and_the_draining_ended(desk: Desk) -> None:
     assert [response.status_code for response in (begun, ended, own)] == [202, 202, 202]
     expected = {"id": begun.json()["id"], "node": "node-2", "rate": 50, "degraded": False}
     assert begun.json() == expected
+    within_ms = 1_800_000_060_000
     assert desk.bus.said == [
-        Drain(id=begun.json()["id"], node="node-2", rate=50),
-        Drain(id=ended.json()["id"], node="node-2", rate=0),
-        Drain(id=own.json()["id"], node="node-1", rate=200),
+        Drain(id=begun.json()["id"], node="node-2", rate=50, expires_at_ms=within_ms),
+        Drain(id=ended.json()["id"], node="node-2", rate=0, expires_at_ms=within_ms),
+        Drain(id=own.json()["id"], node="node-1", rate=200, expires_at_ms=within_ms),
     ]
     assert desk.rows("action, target, details->>'rate'") == [
         ("drain", "node-2", "50.0"),

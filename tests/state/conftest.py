@@ -11,6 +11,7 @@ from service.settings import load
 from service.state.breaker import Breaker
 from service.state.failover import Failover
 from service.state.redis import RedisState
+from service.state.writing import Writing
 from service.telemetry.metrics import Metrics
 
 
@@ -69,7 +70,7 @@ async def watch() -> AsyncIterator[Callable[[str], Any]]:
             redis = RedisState(load(redis_url=url), metrics)
             stack.push_async_callback(redis.close)
             up, degraded = metrics.dependency_up.labels("redis"), metrics.degraded.labels("redis", "memory")
-            breaker = Breaker(redis.ping, up, degraded)
+            breaker = Breaker(redis.ping, up, degraded, write=Writing(redis).check)
             memory, remote = MemoryMarks(), RedisMarks(redis)
             watched = Watched(breaker, Failover[Marks](breaker, remote, memory), memory, remote, metrics)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from service.errors import SettingsError, StateUnavailable
 from service.settings import load
+from service.state.failover import Answered, Failover
 from service.state.redis import RedisState, parse
 from service.telemetry.metrics import Metrics
 from tests.redis_topologies import Cluster, SentinelTrio
@@ -153,14 +155,76 @@ async def test_a_hook_that_fails_keeps_it_degraded(redis_url: str, watch: Callab
     assert len(watched.recoveries) == 2
 
 
-async def test_without_redis_memory_serves_and_nothing_is_degraded() -> None:
-    from service.state.failover import Failover
-
+async def test_without_redis_memory_serves_and_says_so_though_nothing_is_broken() -> None:
     memory = MemoryMarks()
     marks = Failover[Marks](None, None, memory)
     await marks.call(lambda store: store.add("a"))
     assert memory.names == {"a"}
+    assert await marks.ask(lambda store: store.has("a")) == Answered(True, degraded=True)
     assert not marks.degraded
+
+
+async def test_the_first_call_of_an_outage_says_that_memory_answered(
+    own_valkey: OwnValkey, watch: Callable[[str], Any]
+) -> None:
+    watched: Watched = await watch(own_valkey.url)
+    await watched.redis.add("a")
+    assert await watched.marks.ask(lambda marks: marks.has("a")) == Answered(True, degraded=False)
+    own_valkey.freeze()
+    asked = watched.marks.ask(lambda marks: marks.has("a"))
+    assert watched.breaker.closed
+    assert await asked == Answered(False, degraded=True)
+    own_valkey.thaw()
+
+
+def set_memory(url: str, most_bytes: int) -> None:
+    """With 1 every write is refused: nothing may be evicted (`noeviction` is the default)."""
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory", most_bytes)
+
+
+async def test_a_full_redis_is_an_outage_and_is_used_again_when_it_takes_writes(
+    own_valkey: OwnValkey, watch: Callable[[str], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    watched: Watched = await watch(own_valkey.url)
+    set_memory(own_valkey.url, 1)
+    assert await watched.marks.ask(lambda marks: marks.add("meanwhile")) == Answered(None, degraded=True)
+    assert await eventually(lambda: not watched.breaker.closed) < 1.0
+    assert watched.gauge("atp_degraded", dependency="redis", mode="memory") == 1
+    assert watched.gauge("atp_dependency_up", dependency="redis") == 0
+    set_memory(own_valkey.url, 0)
+    assert await eventually(lambda: bool(watched.recoveries), within_s=6) < 5.0
+    assert await watched.marks.ask(lambda marks: marks.has("meanwhile")) == Answered(True, degraded=False)
+    assert watched.gauge("atp_degraded", dependency="redis", mode="memory") == 0
+    logged = capfd.readouterr().out
+    assert (logged.count("redis.degraded"), logged.count("redis.recovered")) == (1, 1)
+
+
+async def test_a_full_redis_is_not_taken_for_well_again(
+    own_valkey: OwnValkey, watch: Callable[[str], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    watched: Watched = await watch(own_valkey.url)
+    set_memory(own_valkey.url, 1)
+    await watched.marks.call(lambda marks: marks.add("a"))
+    await eventually(lambda: not watched.breaker.closed)
+    for _ in range(5):
+        await watched.breaker.probe()
+        assert not watched.breaker.closed
+    assert watched.recoveries == []
+    assert capfd.readouterr().out.count("redis.degraded") == 1
+
+
+async def test_a_key_of_another_type_concerns_only_the_calls_that_need_it(
+    redis_url: str, watch: Callable[[str], Any]
+) -> None:
+    watched: Watched = await watch(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("atp:test:{marks}", "not a set")
+    for _ in range(20):
+        assert (await watched.marks.ask(lambda marks: marks.add("a"))).degraded
+        await watched.breaker.probe()
+    assert watched.breaker.closed
+    assert watched.gauge("atp_degraded", dependency="redis", mode="memory") == 0
 
 
 async def test_redis_is_reached_through_sentinels(sentinel_trio: SentinelTrio) -> None:

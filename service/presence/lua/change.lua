@@ -6,16 +6,17 @@
 -- ARGV: 1 day YYYY-MM-DD   2 seconds to keep the day   3 what a session adds to its user's number
 --       4 1 when the fleet has this shard only, so that its peaks are the fleet's
 --       5 how many REST sessions to end at the most, if their time has come   6 milliseconds a REST session may live
---       7 owner
+--       7 owner   8 how many REST sessions a user may have
 --       then for each session: id, packed or '' to stop counting it, milliseconds it lives (0 for a socket)
 -- packed: device letter, since, client, user, with \31 between; of a REST session, whose id begins with its user and
 --       \31, device letter and client at once.
--- Time is the server's (TIME), so that no node's clock can move an end or a peak. Returns how many left.
+-- Time is the server's (TIME), so that no node's clock can move an end or a peak.
+-- Returns {how many left, id of a REST session that was not counted because its user has as many as may be, id…}.
 local DEVICES = {m = 'mobile', t = 'tablet', d = 'desktop', u = 'unknown'}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local rest = KEYS[7] ~= nil
-local came, left, online = 0, 0, 0
+local came, left, online, refused = 0, 0, 0, {}
 
 local function read(id, packed)
   local device = DEVICES[string.sub(packed, 1, 1)]
@@ -45,20 +46,28 @@ local function leave_if_there(id)
   if packed then leave(id, packed) elseif rest then redis.call('ZREM', KEYS[7], id) end
 end
 
--- The same id with another user or device is another session: the old one leaves. Only `since` may differ.
-local function is_counted(id, packed)
-  local known = redis.call('HGET', KEYS[1], id)
-  if not known then return false end
-  local device, user = read(id, packed)
-  local known_device, known_user = read(id, known)
-  if device == known_device and user == known_user then return true end
-  leave(id, known)
-  return false
+local function is_full(user)
+  local number = redis.call('HGET', KEYS[2], user)
+  return number and math.floor(number / ARGV[3]) >= tonumber(ARGV[8])
 end
 
-local function join(id, packed)
-  if is_counted(id, packed) then return end
+-- The same id with another user or device is another session: the old one leaves. Only `since` may differ.
+local function is_counted(id, known, packed)
   local device, user = read(id, packed)
+  local known_device, known_user = read(id, known)
+  return device == known_device and user == known_user
+end
+
+-- False when the session is not counted. One that was is never refused, whatever its device has become.
+local function join(id, packed)
+  local device, user = read(id, packed)
+  local known = redis.call('HGET', KEYS[1], id)
+  if known then
+    if is_counted(id, known, packed) then return true end
+    leave(id, known)
+  elseif rest and is_full(user) then
+    return false
+  end
   redis.call('HSET', KEYS[1], id, packed)
   count(device, 1)
   redis.call('PFADD', KEYS[5], user)
@@ -66,6 +75,7 @@ local function join(id, packed)
     online = redis.call('HINCRBY', KEYS[3], 'users', 1)
   end
   came = came + 1
+  return true
 end
 
 local function raise_peaks()
@@ -88,14 +98,15 @@ if rest and at_most > 0 then
     redis.call('ZADD', KEYS[7], now + lives, id)
   end
 end
-for i = 8, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   local id, packed = ARGV[i], ARGV[i + 1]
   if packed == '' then
     leave_if_there(id)
-  else
-    join(id, packed)
+  elseif not join(id, packed) then
+    refused[#refused + 1] = id
+  elseif rest then
     -- GT: what another node heard later is not shortened.
-    if rest then redis.call('ZADD', KEYS[7], 'GT', now + ARGV[i + 2], id) end
+    redis.call('ZADD', KEYS[7], 'GT', now + ARGV[i + 2], id)
   end
 end
 -- Listed with what it holds, at one moment: nothing can be held under a name that nobody knows to reap.
@@ -104,4 +115,4 @@ if not rest then
 end
 if came > 0 then redis.call('EXPIRE', KEYS[5], ARGV[2]) end
 if online > 0 and ARGV[4] == '1' then raise_peaks() end
-return left
+return {left, unpack(refused)}
