@@ -162,10 +162,13 @@ class Connection(Wire):
 
     async def _receive(self) -> bytes:
         try:
-            return await self._reader.read(READ_BYTES)
+            data = await self._reader.read(READ_BYTES)
         except OSError as reset:  # by the client: as gone as after a FIN
             reset.with_traceback(None)  # the reader keeps it, and its frames would keep us alive
             return b""
+        if len(data) == READ_BYTES:  # there may be more, and the next read would not let the loop turn
+            await asyncio.sleep(0)
+        return data
 
     async def _read(self) -> None:
         discarded_bytes = 0

@@ -1,5 +1,6 @@
 """Hypercorn's HTTP/1.1 class, with the holes closed that `tests/server/test_server_http.py` shows in it."""
 
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ Address = tuple[str, int] | None
 HTTP_VERSIONS = {b"1.0", b"1.1"}
 ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 SERVICE_RESTART = 1012
+RETRY_SPREAD_MS = 1_000
 
 
 class ReadingOver(Exception):
@@ -93,7 +95,8 @@ class HttpProtocol(H11Protocol):
     async def retire(self) -> None:
         """Draining: a WebSocket is closed with 1012; a request in progress is left to finish."""
         if isinstance(self.stream, WebSocket):
-            await self.stream.shut(SERVICE_RESTART, "restart")
+            hint_ms = random.randrange(RETRY_SPREAD_MS)  # noqa: S311 - so that not all come back at once
+            await self.stream.shut(SERVICE_RESTART, f"restart; retry_ms={hint_ms}")
 
     def release(self) -> None:
         """The connection is over: let go of what refers back to us, so that all of it is freed now.

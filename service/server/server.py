@@ -53,7 +53,7 @@ def count_nothing(event: str) -> None:
 @dataclass(frozen=True)
 class ServerHooks:
     """What the server calls. `count` gets one of: connection_refused, request_refused, deadline, writer_stalled,
-    message_oversize, app_failed, connection_failed, drain_cut."""
+    message_oversize, frame_flood, app_failed, connection_failed, drain_cut."""
 
     count: Callable[[str], None] = count_nothing
     not_ready: Callable[[], None] = nothing
