@@ -40,7 +40,7 @@ def example(language: str) -> str:
 
 def test_the_examples_are_short() -> None:
     assert len(example("javascript").splitlines()) <= 23
-    assert len(example("python").splitlines()) <= 26
+    assert len(example("python").splitlines()) <= 27
 
 
 async def test_the_python_client_chats(node: RunningNode) -> None:
