@@ -96,7 +96,7 @@ async def empty(node: Node) -> int:
 
 @asynccontextmanager
 async def node_on(url: str) -> AsyncIterator[Node]:
-    """As `service/wiring.py` makes it, but that nothing runs besides: no beat, no probe."""
+    """As `service/wiring/` makes it, but that nothing runs besides: no beat, no probe."""
     settings, metrics = load(redis_url=url, redis_max_connections=CALLERS, redis_request_timeout=TIMEOUT_S), Metrics()
     state, (client, *_) = RedisState(settings, metrics), connect(settings, TIMEOUT_S)
     memory, fleet = MemoryPresence(UTC), RedisPresence(state, UTC)
@@ -169,9 +169,9 @@ class Recorder:
     async def run(self, operation: str, call: Callable[[Any], Awaitable[Any]]) -> Any:
         return await call(self)
 
-    async def evalsha(self, *call: Any) -> int:
+    async def evalsha(self, *call: Any) -> list[int]:
         self.call = call
-        return 0
+        return [0]
 
 
 async def past(redis: Any) -> Pair:

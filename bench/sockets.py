@@ -65,6 +65,7 @@ async def measure(sizes: Sequence[int], round_: Round) -> Figures:
         figures |= named("socketio", await ladder(target, sizes))
     async with atp(stage) as target:
         await target.crowd.connect(FEW)
+        await asyncio.sleep(SETTLE_S)
         few = await commands_per_s(stage.redis_url, REDIS_S)
         figures |= named("atp", await ladder(target, sizes))
         figures |= {"redis_few": few, "redis_most": await commands_per_s(stage.redis_url, REDIS_S)}
