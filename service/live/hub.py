@@ -7,14 +7,14 @@ import asyncio
 import random
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 
 from service.devices import DEVICES, Device
 from service.live.messages import Push
 from service.live.places import Places
-from service.live.protocol import Close, frame_of
+from service.live.protocol import Close, Gap, ServerMessage, frame_of
 from service.live.socket import Socket
 
 log = structlog.get_logger()
@@ -107,10 +107,10 @@ class Hub:
     def frame(self, message: Push, seq: str | None) -> bytes:
         """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
         if seq is None:
-            return frame_of(message.type, message.id, **message.payload)
+            return frame_of(as_sent(message))
         frame = self._frames.get(seq)
         if frame is None:
-            frame = self._frames[seq] = frame_of(message.type, message.id, seq=seq, **message.payload)
+            frame = self._frames[seq] = frame_of(as_sent(message, seq=seq))
             if len(self._frames) > FRAMES_KEPT:
                 self._frames.popitem(last=False)
         return frame
@@ -158,7 +158,7 @@ class Hub:
 
     async def tell_gap(self, position: str) -> None:
         """Tell everybody that pushes may have been lost before this place."""
-        frame = frame_of("gap", seq=position or None)
+        frame = frame_of(Gap(type="gap", seq=position or None))
         for number, socket in enumerate(list(self._sockets.values()), 1):
             socket.push(frame)
             if number % BURST == 0:
@@ -206,6 +206,11 @@ class Hub:
             "limit": self.places.caps.node,
             "draining": self.draining,
         }
+
+
+def as_sent(message: Push, **place: str) -> ServerMessage:
+    """A Broadcast or a Task, by its type."""
+    return cast(ServerMessage, {"type": message.type, "id": message.id, **place, **message.payload})
 
 
 def order(seq: str) -> tuple[int, int]:

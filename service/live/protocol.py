@@ -5,11 +5,18 @@ A message is one JSON object in one text frame, with a `type`. Replies echo the 
 """
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # typing's own do not serve pydantic before Python 3.12
+)
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
+from typing_extensions import TypedDict
 
+from service.devices import Device
 from service.errors import Invalid
 
 MOST_FIELDS = 16  # to tell what is wrong with each of thousands would take the node's time
@@ -64,14 +71,101 @@ ClientMessage = Annotated[Chat | Cancel | Ping, Field(discriminator="type")]
 CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
 CLIENT_TYPES = ("chat", "cancel", "ping")
 
-# What the server sends; `frame_of` makes them.
-SERVER_TYPES = ("ready", "delta", "answer", "done", "error", "pong", "broadcast", "task", "gap")
+
+class Ready(TypedDict):
+    """First of all: the client is counted as online, and reached from here on."""
+
+    type: Literal["ready"]
+    session_id: str
+    user_id: str
+    device: Device
+    seq: str | None
+    resumed: bool
+    idle_timeout_s: float
 
 
-def frame_of(type_: str, id_: str | None = None, **fields: Any) -> bytes:
-    """One server message as a whole text frame."""
-    head: dict[str, Any] = {"type": type_} if id_ is None else {"type": type_, "id": id_}
-    return text_frame(to_json(head | fields))
+class Delta(TypedDict):
+    """The next piece of an answer."""
+
+    type: Literal["delta"]
+    id: str
+    agent: str
+    text: str
+
+
+class Answer(TypedDict):
+    """An agent has finished."""
+
+    type: Literal["answer"]
+    id: str
+    agent: str
+    model: str
+    finish_reason: str
+    usage: dict[str, Any]
+
+
+class Done(TypedDict):
+    """A chat is over, and its usage durable, unless it was cancelled: then that is on its way."""
+
+    type: Literal["done"]
+    id: str
+    chat_id: str
+    usage: dict[str, Any]
+    cancelled: NotRequired[bool]
+
+
+class Error(TypedDict):
+    """With `agent`: that one failed. Without: the message it answers had no other effect, or the chat is over."""
+
+    type: Literal["error"]
+    id: NotRequired[str]
+    problem: dict[str, Any]
+    agent: NotRequired[str]
+    model: NotRequired[str]
+
+
+class Pong(TypedDict):
+    """The answer to a ping; every push up to `seq` was sent before it."""
+
+    type: Literal["pong"]
+    id: NotRequired[str]
+    seq: NotRequired[str]
+
+
+class Broadcast(TypedDict):
+    """An administrator speaks. Without `seq` it came from this node alone, while Redis was away."""
+
+    type: Literal["broadcast"]
+    id: str
+    seq: NotRequired[str]
+    message: str
+    title: NotRequired[str]
+    data: NotRequired[dict[str, Any]]
+
+
+class Task(TypedDict):
+    """News of a task."""
+
+    type: Literal["task"]
+    id: str
+    seq: NotRequired[str]
+    task: dict[str, Any]
+
+
+class Gap(TypedDict):
+    """Pushes before `seq` are lost or too old: ask afresh for what is shown."""
+
+    type: Literal["gap"]
+    seq: str | None
+
+
+SERVER_MESSAGES = (Ready, Delta, Answer, Done, Error, Pong, Broadcast, Task, Gap)
+ServerMessage = Ready | Delta | Answer | Done | Error | Pong | Broadcast | Task | Gap
+
+
+def frame_of(message: ServerMessage) -> bytes:
+    """One message as a whole text frame."""
+    return text_frame(to_json(message))
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import cast
 
 import structlog
 from opentelemetry import context as otel_context
@@ -19,7 +19,19 @@ from service.errors import AtpError, BadRequest, Conflict, Invalid, NotFound, To
 from service.http.body import validated
 from service.http.context import Observers, request_id_of
 from service.http.problems import problem
-from service.live.protocol import CLIENT_MESSAGE, Cancel, Chat, ClientMessage, Close, frame_of
+from service.live.protocol import (
+    CLIENT_MESSAGE,
+    Cancel,
+    Chat,
+    ClientMessage,
+    Close,
+    Done,
+    Error,
+    Ping,
+    Pong,
+    ServerMessage,
+    frame_of,
+)
 from service.live.socket import Socket
 from service.routes import answering
 from service.routes.admission import Visit
@@ -92,8 +104,7 @@ class Conversation:
         elif isinstance(message, Cancel):
             self._cancel(message.id)
         else:
-            reached = self._common.reached()
-            await self._say("pong", message.id, **({"seq": reached} if reached else {}))
+            await self._say(self._pong(message))
 
     def _begin_chat(self, message: Chat) -> None:
         """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""
@@ -129,7 +140,9 @@ class Conversation:
         except asyncio.CancelledError as cancelled:
             if cancelled.args != ("by the client",):
                 raise
-            await self._say("done", id_, chat_id=str(chat.meter.id), usage=chat.usage(), cancelled=True)
+            done = Done(type="done", id=id_, chat_id=str(chat.meter.id), usage=chat.usage(), cancelled=True)
+            with suppress(OSError):  # it left as well
+                await self._say(done)
         except Exception as error:  # noqa: BLE001 - the end of a task that nobody awaits: logged, counted, reported
             span.set_status(StatusCode.ERROR)
             await self._unforeseen(error, id_, chat)
@@ -145,7 +158,7 @@ class Conversation:
                     fields["chat_id"] = fields.pop("id")
                 if name == "error":
                     fields["problem"] = fields.pop("error")
-                await self._say(name, id_, **fields)
+                await self._say(cast(ServerMessage, {"type": name, "id": id_, **fields}))
 
     async def _unforeseen(self, error: Exception, id_: str, chat: answering.Chat) -> None:
         observers = self._common.observers
@@ -167,15 +180,26 @@ class Conversation:
         if self._faults > FAULTS_ALLOWED:
             self._socket.close(Close.POLICY, "too many faults")
 
-    async def _say(self, type_: str, id_: str | None, **fields: Any) -> None:
-        frame = frame_of(type_, id_, **fields)
+    def _pong(self, ping: Ping) -> Pong:
+        pong, reached = Pong(type="pong"), self._common.reached()
+        if ping.id is not None:
+            pong["id"] = ping.id
+        if reached:
+            pong["seq"] = reached
+        return pong
+
+    async def _say(self, message: ServerMessage) -> None:
+        frame = frame_of(message)
         await self._socket.link.write(frame)
-        self._common.metrics.sent(type_, 1, len(frame))
+        self._common.metrics.sent(message["type"], 1, len(frame))
 
     async def _say_error(self, error: AtpError, id_: str | None, request_id: str = "") -> None:
         found = problem(error, request_id or structlog.contextvars.get_contextvars().get("request_id", ""))
+        message = Error(type="error", problem=found)
+        if id_ is not None:
+            message["id"] = id_
         with suppress(OSError):  # it left
-            await self._say("error", id_, problem=found)
+            await self._say(message)
 
 
 def understood(text: str | None) -> ClientMessage:

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket
 from service.http.operation import Call
 from service.live.bus import Bus
 from service.live.hub import Hub, order
-from service.live.protocol import Close, frame_of
+from service.live.protocol import Close, Gap, Ready, frame_of
 from service.live.socket import Patience, Socket
 from service.live.tickets import TICKET_S, Tickets
 from service.presence.tracker import Tracker
@@ -89,17 +89,19 @@ class SessionRoutes:
         position = self._bus.position or None
         socket.push(
             frame_of(
-                "ready",
-                session_id=guest.session_id,
-                user_id=guest.user_id,
-                device=guest.device,
-                seq=position,
-                resumed=bool(guest.last_seq) and frames is not None,
-                idle_timeout_s=self._patience.idle_s,
+                Ready(
+                    type="ready",
+                    session_id=guest.session_id,
+                    user_id=guest.user_id,
+                    device=guest.device,
+                    seq=position,
+                    resumed=bool(guest.last_seq) and frames is not None,
+                    idle_timeout_s=self._patience.idle_s,
+                )
             )
         )
         if frames is None:
-            socket.push(frame_of("gap", seq=position))
+            socket.push(frame_of(Gap(type="gap", seq=position)))
             return
         if guest.last_seq:
             socket.floor = order(guest.last_seq)

@@ -4,13 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from urllib.parse import urlencode
 
 import websockets
+from pydantic import Field, TypeAdapter
 from websockets.asyncio.client import ClientConnection
 
+from service.live.protocol import SERVER_MESSAGES, ServerMessage
+
 WAIT_S = 5.0
+SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
+FIELDS = {message.__name__.lower(): set(message.__annotations__) for message in SERVER_MESSAGES}
 
 
 class Door(Protocol):
@@ -33,6 +38,8 @@ class Client:
     async def next(self) -> dict[str, Any]:
         async with asyncio.timeout(WAIT_S):
             message: dict[str, Any] = json.loads(await self.connection.recv())
+        SERVER_MESSAGE.validate_python(message)  # nothing comes that the protocol does not know
+        assert set(message) <= FIELDS[message["type"]]
         return message
 
     async def hear(self, type_: str) -> dict[str, Any]:
