@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import structlog
 
 from service.devices import DEVICES, Device
+from service.live.bus_entries import Seq
 from service.live.messages import Push
 from service.live.places import Places
 from service.live.protocol import Close, Gap, ServerMessage, frame_of
@@ -89,7 +90,7 @@ class Hub:
 
         `local_tick` is that of an earlier delivery by this node alone: only a client that came back since may lack it.
         """
-        place = order(seq) if seq else None
+        place = Seq.parse(seq) if seq else None
         targets = list(self._audience(message))
         if local_tick is not None:
             targets = [socket for socket in targets if socket.tick > local_tick and socket.guest.last_seq]
@@ -159,7 +160,8 @@ class Hub:
     async def tell_gap(self, position: str) -> None:
         """Tell everybody that pushes may have been lost before this place."""
         frame = frame_of(Gap(type="gap", seq=position or None))
-        for number, socket in enumerate(list(self._sockets.values()), 1):
+        joined = [socket for socket in self._sockets.values() if socket.tick]  # the others will hear in their `ready`
+        for number, socket in enumerate(joined, 1):
             socket.push(frame)
             if number % BURST == 0:
                 await asyncio.sleep(0)
@@ -211,9 +213,3 @@ class Hub:
 def as_sent(message: Push, **place: str) -> ServerMessage:
     """A Broadcast or a Task, by its type."""
     return cast(ServerMessage, {"type": message.type, "id": message.id, **place, **message.payload})
-
-
-def order(seq: str) -> tuple[int, int]:
-    """A place in the log as numbers that compare."""
-    milliseconds, _, number = seq.partition("-")
-    return int(milliseconds), int(number or 0)

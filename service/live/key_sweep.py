@@ -48,19 +48,20 @@ class KeySweep:
             self._told.clear()
             if loop.time() >= next_round:
                 self._all, next_round = True, loop.time() + EVERY_S
+            whole, self._all = self._all, False  # taken before the look: what is said during it is another one
             try:
-                await self._look()
+                await self._look(whole)
             except DatabaseUnavailable:
+                self._all = self._all or whole  # it stays to be done
                 await asyncio.sleep(AGAIN_AFTER_S)
-                self._told.set()  # it stays to be done
+                self._told.set()
 
-    async def _look(self) -> None:
-        all_, suspects = self._all, list(self._suspects)
+    async def _look(self, whole: bool) -> None:
         now = asyncio.get_running_loop().time()
-        keys = list(self._hub.key_hashes()) if all_ else [key for key in suspects if self._hub.places.holds(key)]
+        suspects = [key for key in self._suspects if self._hub.places.holds(key)]
+        keys = list(self._hub.key_hashes()) if whole else suspects
         for start in range(0, len(keys), KEYS_AT_ONCE):
             ended = await self._ended(keys[start : start + KEYS_AT_ONCE])
             if closed := self._hub.close_keys(ended):
                 log.info("sockets.keys_ended", keys=len(ended), sockets=closed)
-        self._all = self._all and not all_
         self._suspects = {key: until for key, until in self._suspects.items() if until > now}

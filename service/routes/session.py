@@ -8,7 +8,8 @@ from starlette.websockets import WebSocket
 
 from service.http.operation import Call
 from service.live.bus import Bus
-from service.live.hub import Hub, order
+from service.live.bus_entries import Seq
+from service.live.hub import Hub
 from service.live.protocol import Close, Gap, Ready, frame_of
 from service.live.socket import Patience, Socket
 from service.live.tickets import TICKET_S, Tickets
@@ -104,7 +105,7 @@ class SessionRoutes:
             socket.push(frame_of(Gap(type="gap", seq=position)))
             return
         if guest.last_seq:
-            socket.floor = order(guest.last_seq)
+            socket.floor = Seq.parse(guest.last_seq)
         for frame in frames:
             socket.push(frame)
 
