@@ -18,6 +18,7 @@ from service.embedded.valkey import VOLATILE, Valkey, start_valkey
 from tests.nodes import RunningNode, node_settings, running
 from tests.redis_topologies import Cluster, SentinelTrio, start_cluster, start_sentinel_trio
 from tests.servers import OwnPostgres, OwnValkey, run
+from tests.telemetry.sinks import Sink, sink
 from tests.upstream import Upstream, upstream
 
 database_numbers = itertools.count(1)
@@ -138,3 +139,20 @@ async def node(database_url: str, redis_url: str, model_server: Upstream) -> Asy
     """A whole node over the session's servers and the scripted models."""
     async with running(node_settings(database_url, redis_url, model_server)) as started:
         yield started
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Sink]:
+    """A stand-in for a trace collector and for Sentry."""
+    async with sink() as started:
+        yield started
+
+
+@pytest.fixture
+async def told(
+    database_url: str, redis_url: str, model_server: Upstream, collector: Sink
+) -> AsyncIterator[RunningNode]:
+    """A node that exports everything to the collector."""
+    sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "sentry_dsn": collector.sentry_dsn}
+    async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
+        yield node

@@ -1,36 +1,18 @@
 """What a socket leaves in traces, Sentry and logs: enough to find it, and no secret."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from service.routes.conversation import Conversation
 from tests.live.clients import refusal, socket
-from tests.nodes import RunningNode, node_settings, running
-from tests.telemetry.sinks import Sink, sink
-from tests.upstream import Upstream
+from tests.nodes import RunningNode
+from tests.telemetry.sinks import Sink
 from tests.waiting import eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 MARK = "-".join(["canary", "id"])  # joined, because source text around a frame is sent, and may be
 CALLER = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[Sink]:
-    async with sink() as started:
-        yield started
-
-
-@pytest.fixture
-async def told(
-    database_url: str, redis_url: str, model_server: Upstream, collector: Sink
-) -> AsyncIterator[RunningNode]:
-    """A node that exports everything to the collector."""
-    sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "sentry_dsn": collector.sentry_dsn}
-    async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
-        yield node
 
 
 async def test_the_handshake_is_a_span_and_each_chat_a_trace_that_links_to_it(

@@ -6,13 +6,12 @@ import io
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.nodes import RunningNode, node_settings, running
-from tests.telemetry.sinks import Sink, sink
+from tests.telemetry.sinks import Sink
 from tests.upstream import Upstream
 from tests.waiting import eventually
 
@@ -22,27 +21,11 @@ CHAT = {"agent": "reasoning", "task": "What is the canary-task-word?", "model": 
 
 
 @pytest.fixture
-async def collector() -> AsyncIterator[Sink]:
-    async with sink() as started:
-        yield started
-
-
-@pytest.fixture
 def stdout(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the node prints; ask for it before the node."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
     return stream
-
-
-@pytest.fixture
-async def told(
-    database_url: str, redis_url: str, model_server: Upstream, collector: Sink
-) -> AsyncIterator[RunningNode]:
-    """A node that exports everything to the collector."""
-    sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "sentry_dsn": collector.sentry_dsn}
-    async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
-        yield node
 
 
 def attributes(span: Any) -> dict[str, Any]:
