@@ -55,7 +55,7 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"].append((b"x-request-id", self.request_id.encode()))
+            message["headers"] += [(b"x-request-id", self.request_id.encode()), *self.scope["atp.headers"]]
         await self._send(message)
 
 
@@ -74,6 +74,7 @@ class Context:
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         request_id = scope["atp.request_id"] = request_id_of(headers)
+        scope["atp.headers"] = []  # what any part on the way adds to the answer, a problem's too
         exchange = Exchange(scope, send, self._start_span(scope, headers), request_id)
         # hypercorn gives every request a task of its own, so neither needs undoing.
         structlog.contextvars.bind_contextvars(request_id=request_id)

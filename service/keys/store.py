@@ -1,6 +1,6 @@
 """SQL of users and keys. Every function takes the connection first; parameters are bound."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ INSERT_KEY = """
 INSERT INTO api_keys (key_hash, prefix, user_id, name, scopes, expires_at) VALUES (%s, %s, %s, %s, %s, %s)"""
 KEY_COLUMNS = """
 SELECT k.key_hash, k.prefix, k.user_id, k.name, k.scopes, k.created_at, k.expires_at, k.revoked_at,
-       u.role, u.active AS user_active
+       k.rate_limits, u.role, u.active AS user_active
 FROM api_keys k JOIN users u ON u.id = k.user_id"""
 SELECT_KEY_BY_HASH = KEY_COLUMNS + " WHERE k.key_hash = %s"
 SELECT_KEYS = KEY_COLUMNS + " WHERE %s::text IS NULL OR u.username = %s OR u.id = %s ORDER BY k.created_at, k.prefix"
@@ -55,6 +55,7 @@ class KeyRow:
     revoked_at: datetime | None
     role: str
     user_active: bool
+    rate_limits: dict[str, str] = field(default_factory=dict)
 
 
 async def insert_user(connection: Connection, user: User) -> None:

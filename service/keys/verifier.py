@@ -8,8 +8,8 @@ believed for STALE_S, so that an outage does not lock everybody out.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service.db.pool import Database
@@ -36,6 +36,8 @@ class Identity:
     role: str
     scopes: frozenset[str]
     expires_at: datetime | None
+    # This key's own limits by policy, such as {"chat": "300/minute"}; the settings' hold for the rest.
+    limits: Mapping[str, str] = field(default_factory=dict)
     # Why the key is refused whatever is asked: "revoked", "inactive_user", or empty.
     refused: str = ""
 
@@ -173,4 +175,5 @@ def unheard(key_hash: bytes | None) -> None:
 
 def to_identity(row: store.KeyRow) -> Identity:
     refused = "revoked" if row.revoked_at else "" if row.user_active else "inactive_user"
-    return Identity(row.key_hash, row.prefix, row.user_id, row.role, frozenset(row.scopes), row.expires_at, refused)
+    scopes = frozenset(row.scopes)
+    return Identity(row.key_hash, row.prefix, row.user_id, row.role, scopes, row.expires_at, row.rate_limits, refused)
