@@ -37,7 +37,7 @@ tools: ## Install the tools that no wheel carries (apt, when root or sudo allows
 	@requirements/tools.sh
 
 docs: $(RUN) ## Write the pages that are made from the code
-	.venv/bin/python -m service.settings
+	.venv/bin/python -m service.setting_page
 
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt

@@ -3,6 +3,7 @@
 Driver exceptions become these in `state/` and `db/` only; `http/problems.py` turns them into RFC 9457 answers.
 """
 
+import math
 from typing import Any, ClassVar
 
 
@@ -32,14 +33,21 @@ class Unauthorized(AtpError):
     status, code, title = 401, "unauthorized", "A valid API key is needed"
 
 
+class KeyEnded(Unauthorized):
+    """The key came to its end while its request was under way; `reason` is revoked, expired or inactive_user."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("The API key came to its end while this was under way.", reason=reason)
+
+
 class Forbidden(AtpError):
     status, code, title = 403, "forbidden", "This key may not do that"
 
 
 class Blocked(Forbidden):
-    """An administrator keeps this user out for a time; `retry_after_s` says how long it still lasts."""
+    """An administrator keeps this key, user or address out for a time; `retry_after_s`: how long it still lasts."""
 
-    code, title = "blocked", "This user is kept out for a time"
+    code, title = "blocked", "This caller is kept out for a time"
 
 
 class NotFound(AtpError):
@@ -55,7 +63,7 @@ class RequestTimeout(AtpError):
 
 
 class Conflict(AtpError):
-    status, code, title = 409, "conflict", "That exists already"
+    status, code, title = 409, "conflict", "That does not go with what is there"
 
 
 class PayloadTooLarge(AtpError):
@@ -76,6 +84,19 @@ class TooMany(AtpError):
     """More at the same time than one client may have."""
 
     status, code, title = 429, "too-many", "Too many at the same time"
+
+
+class RateLimited(AtpError):
+    """More within a time than this caller may ask for; without `retry_after_s` so much at once never fits.
+
+    `extra` has `policy`, `limit`, `window_s` and, in whole seconds, `retry_after_s`.
+    """
+
+    status, code, title = 429, "rate-limited", "Too many requests"
+
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = None, **extra: Any) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **extra)
+        self.extra["retry_after_s"] = None if retry_after_s is None else math.ceil(retry_after_s)
 
 
 class Unavailable(AtpError):

@@ -10,14 +10,15 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
-RATE = re.compile(r"^[1-9]\d*/(second|minute|hour|day)$")
+# What Redis and a 64-bit count hold with room to spare; \d would take every script's digits, $ a last line break.
+RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 
 
 def rate(value: Any) -> str:
     """A rate as the `limits` library writes it: `30/minute`."""
-    if not isinstance(value, str) or not RATE.match(value):
+    if not isinstance(value, str) or not RATE.fullmatch(value):
         raise ValueError("must look like 30/minute (a count, then second, minute, hour or day)")
     return value
 
@@ -74,7 +75,7 @@ def zone(value: str) -> str:
     return value
 
 
-Rate = Annotated[str, BeforeValidator(rate)]
+Rate = Annotated[str, BeforeValidator(rate), WithJsonSchema({"type": "string", "pattern": f"^{RATE.pattern}$"})]
 Names = Annotated[list[str], BeforeValidator(comma_separated)]
 Url = Annotated[str, AfterValidator(web_address)]
 OneLine = Annotated[SecretStr, AfterValidator(one_line)]

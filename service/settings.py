@@ -117,6 +117,13 @@ class Settings(BaseSettings):
     db_max_overflow: Annotated[int, Field(ge=0)] = Field(40, description="Further connections under load")
     db_timeout: Seconds = Field(2.0, description="Longest wait for a connection, and for a statement, in seconds")
 
+    usage_spool_dir: Annotated[Path | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="Folder where usage waits while PostgreSQL is away; default: spool in STATE_DIR"
+    )
+    usage_spool_bytes: Count = Field(268_435_456, description="Bytes each process may spool; then chats get 503")
+    usage_retention_months: Count = Field(13, description="Months that usage rows and hourly sums are kept")
+    usage_rollup_retention_months: Count = Field(36, description="Months that daily sums of usage are kept")
+
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss://, redis+sentinel://h:p,h:p/service/db or redis+cluster://h:p,h:p; "
@@ -132,6 +139,16 @@ class Settings(BaseSettings):
     rate_limit_api: Rate = Field("60/minute", description="List and read requests a key may make")
     rate_limit_keys: Rate = Field("10/minute", description="Key management requests a key may make")
     rate_limit_admin: Rate = Field("100/minute", description="Admin requests a key may make")
+
+    rate_limit_address: Rate = Field(
+        "300/minute",
+        description="Requests without a key from one address (an IPv6 /64); behind a proxy set TRUSTED_PROXIES",
+    )
+    rate_limit_auth_failures: Rate = Field(
+        "20/minute", description="Refused keys from one address, before further unknown keys of it get 429"
+    )
+    streams_per_key: Count = Field(20, description="Streamed answers a key may have at the same time; more get 429")
+    keys_per_user: Count = Field(100, description="Active API keys a user may have; more get 409")
 
     max_websocket_connections: Count = Field(10_000, description="WebSockets one node holds; more get 1013")
     websocket_timeout: Seconds = Field(300.0, description="Seconds without a client message before a socket closes")
@@ -151,9 +168,20 @@ class Settings(BaseSettings):
         "peaks are sampled every 3 s",
     )
 
+    cache_scope: Literal["shared", "user"] = Field(
+        "shared", description="Whom a cached answer may be given to: everybody who asks the same, or only its own user"
+    )
     agent_response_ttl: Count = Field(7200, description="Seconds an agent's answer stays cached")
     query_cache_ttl: Count = Field(1800, description="Seconds a multi-agent answer stays cached")
+    cache_memory_bytes: Count = Field(67_108_864, description="Memory of each process for cached answers, in bytes")
+    cache_max_entry_bytes: Count = Field(1_000_000, description="Largest answer that is cached, in bytes")
+    catalogue_max_age: Annotated[int, Field(ge=0)] = Field(
+        60, description="Seconds a client may keep the lists of agents and models; a CDN asks again each time"
+    )
     user_session_ttl: Count = Field(86_400, description="Seconds a conversation is kept after its last message")
+    session_max_messages: Count = Field(100, description="Messages kept of a conversation; the oldest go first")
+    session_max_bytes: Count = Field(262_144, description="Bytes kept of a conversation; the oldest messages go first")
+    sessions_per_user: Count = Field(1000, description="Conversations kept of a user; those silent longest go first")
 
     openai_base_url: Url = Field("https://api.openai.com/v1", description="OpenAI-compatible server of the models")
     openai_api_key: OneLine = Field(SecretStr(""), description="Its key")
@@ -202,28 +230,3 @@ def variable(location: tuple[int | str, ...]) -> str:
     """`("providers", "local", "base_url")` to `PROVIDERS.local.base_url`; a fault between settings has no location."""
     first, *rest = map(str, location or ("settings",))
     return ".".join([first.upper(), *rest])
-
-
-def as_markdown() -> str:
-    """`docs/settings.md`: this module as a table; `python -m service.settings` writes it."""
-    rows = [
-        f"| `{name.upper()}`{' (secret)' if name in SECRETS else ''} | {default_of(field)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
-    ]
-    head = "# Settings\n\nEnvironment variables; made from `service/settings.py` by `make docs`. A secret may also be "
-    head += (
-        "given as `<NAME>_FILE`, the path of a file that holds it.\n\n| variable | default | what |\n|---|---|---|\n"
-    )
-    return head + "\n".join(rows) + "\n"
-
-
-def default_of(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
-    shown = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if isinstance(shown, list):
-        shown = ",".join(shown)
-    return f"`{shown}`" if shown not in ("", None, {}) else "empty"
-
-
-if __name__ == "__main__":
-    Path("docs/settings.md").write_text(as_markdown())

@@ -108,7 +108,7 @@ def test_a_secret_does_not_show_in_the_settings_text() -> None:
 
 
 def test_the_page_of_settings_is_the_code() -> None:
-    from service.settings import as_markdown
+    from service.setting_page import as_markdown
 
     assert PAGE.read_text() == as_markdown(), "run `make docs`"
 

@@ -42,6 +42,11 @@ class Failover(Generic[Port]):
         """
         return self._breaker is not None and not self._breaker.closed
 
+    @property
+    def alone(self) -> bool:
+        """Whether memory will answer the next call: as `degraded`, and True where no Redis is configured."""
+        return self._redis is None or self._breaker is None or not self._breaker.closed
+
     async def call(self, operation: Callable[[Port], Awaitable[Result]]) -> Result:
         """Run one operation on Redis, or on memory when Redis is away, refuses it or does not answer."""
         return (await self.ask(operation)).result

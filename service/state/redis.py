@@ -62,6 +62,11 @@ class RedisState:
         self._durations = metrics.db_duration
         self._client, *self._companions = connect(settings, self.timeout_s)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether it is a cluster, where one script may touch the keys of one slot only."""
+        return isinstance(self._client, RedisCluster)
+
     async def run(self, operation: str, call: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run one idempotent operation under the deadline.
 
@@ -73,11 +78,8 @@ class RedisState:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await call(self._client)
-        except AWAY as error:
-            raise StateUnavailable(f"{operation}: {type(error).__name__}") from error
-        except RedisError as error:
-            log.error("redis.rejected", operation=operation, error=str(error)[:200])
-            raise StateRejected(f"{operation}: {type(error).__name__}") from error
+        except (RedisError, *AWAY) as error:
+            raise state_error(operation, error) from error
         except RuntimeError as error:
             if UVLOOP_CLOSED not in str(error):
                 raise
@@ -104,6 +106,14 @@ class RedisState:
                     await client.aclose()
             except (RedisError, *AWAY):
                 continue  # a server that is gone has nothing left to be told
+
+
+def state_error(operation: str, error: Exception) -> StateUnavailable:
+    """What a driver's exception is to the capabilities."""
+    if isinstance(error, AWAY):
+        return StateUnavailable(f"{operation}: {type(error).__name__}")
+    log.error("redis.rejected", operation=operation, error=str(error)[:200])
+    return StateRejected(f"{operation}: {type(error).__name__}")
 
 
 def connect(settings: Settings, timeout_s: float) -> list[Client]:

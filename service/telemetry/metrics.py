@@ -12,66 +12,28 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector
 
 from service.devices import DEVICES
-
-# The SLO thresholds 0.25 s and 0.5 s are bucket edges, so that the SLO is counted and not interpolated.
-LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-MODEL_LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-WS_LIFE_S = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
-TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-
-AUTH_FAILURES = (
-    "missing",
-    "malformed",
-    "unknown",
-    "revoked",
-    "expired",
-    "inactive_user",
-    "scope",
-    "ticket",
-    "origin",
-    "blocked",
+from service.telemetry.labels import (
+    AUTH_FAILURES,
+    BLOCKED,
+    BUS_DIRECTIONS,
+    BUS_KINDS,
+    CACHE_RESULTS,
+    CACHES,
+    CONNECTIONS_CUT,
+    DEPENDENCIES,
+    LATENCY_S,
+    LIMIT_CHECK_S,
+    MODEL_LATENCY_S,
+    RATE_POLICIES,
+    TELEMETRY_SIGNALS,
+    TOKENS,
+    UNHANDLED,
+    USAGE_OUTCOMES,
+    WS_HANDSHAKES,
+    WS_IN,
+    WS_LIFE_S,
+    WS_OUT,
 )
-BUS_DIRECTIONS = ("published", "received", "duplicate", "malformed", "dropped")
-BUS_KINDS = ("push", "disconnect", "blocked", "drain")
-# What became of a handshake: accepted, refused by its problem's reason or code, or closed at once.
-WS_HANDSHAKES = (
-    *(
-        "accepted",
-        "full",
-        "key_limit",
-        "address_limit",
-        "draining",
-        "bad-request",
-        "invalid",
-        "unavailable",
-        "internal",
-    ),
-    *AUTH_FAILURES,
-)
-# The code of the side that closed first, or why the server cut the connection without one.
-WS_CLOSE_CODES = (
-    *("1000", "1001", "1002", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
-    *("no_pong", "slow_reader", "cut"),
-)
-WS_IN, WS_OUT = (
-    ("chat", "cancel", "ping", "invalid"),
-    (*("ready", "delta", "answer", "done", "error", "pong", "broadcast", "task", "gap"),),
-)
-CONNECTIONS_CUT = (
-    "connection_refused",
-    "writer_stalled",
-    "message_oversize",
-    "frame_flood",
-    "app_failed",
-    "connection_failed",
-    "drain_cut",
-    "request_refused",
-    "deadline",
-)
-DEPENDENCIES = ("postgresql", "redis")
-TELEMETRY_SIGNALS = ("logs", "traces", "errors")
-USAGE_OUTCOMES = ("stored", "failed")
-UNHANDLED = ("http", "websocket", "task", "background")
 
 
 class Metrics:
@@ -81,12 +43,14 @@ class Metrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
         self.registry = CollectorRegistry(auto_describe=True)
         self._http()
+        self._limits()
         self._usage()
         self._models()
         self._dependencies()
         self._bus()
         self._sockets()
         self._presence()
+        self._cache()
         self._process(version, revision)
         self._start_at_zero()
 
@@ -101,8 +65,25 @@ class Metrics:
         self.unhandled = self._counter("atp_unhandled_exceptions", "Exceptions nobody foresaw", "component")
         self.auth_failures = self._counter("atp_auth_failures", "Requests refused for their API key", "reason")
 
+    def _limits(self) -> None:
+        self.ratelimit_decisions = self._counter(
+            "atp_ratelimit_decisions", "Checks of a rate limit: allowed or limited", "policy", "decision"
+        )
+        self.ratelimit_duration = self._histogram(
+            "atp_ratelimit_check_duration_seconds", "Time to check a rate limit", buckets=LIMIT_CHECK_S
+        )
+        self.blocked_requests = self._counter(
+            "atp_blocked_requests", "Requests refused since their key, user or address is blocked", "reason"
+        )
+
     def _usage(self) -> None:
-        self.usage_rows = self._counter("atp_usage_rows", "Usage rows by what became of them", "outcome")
+        self.usage_rows = self._counter(
+            "atp_usage_rows",
+            "Usage rows: stored by a commit, spooled on this disk, replayed from there, or failed (refused or lost)",
+            "outcome",
+        )
+        self.usage_spool_rows = self._gauge("atp_usage_spool_rows", "Usage rows on this node's disk, to be replayed")
+        self.usage_spool_bytes = self._gauge("atp_usage_spool_bytes", "Size of the segments they are in")
 
     def _models(self) -> None:
         """OpenTelemetry's GenAI conventions."""
@@ -159,6 +140,16 @@ class Metrics:
     def _presence(self) -> None:
         self.presence_drift = self._gauge("atp_presence_drift", "Difference between counters and a recount, expected 0")
 
+    def _cache(self) -> None:
+        self.cache_requests = self._counter(
+            "atp_cache_requests",
+            "Look-ups: hit; miss, a call was made; shared, one under way was joined; bypass, the caller wanted its own",
+            *("cache", "result"),
+        )
+        self.cache_bytes = self._gauge("atp_cache_memory_bytes", "Bytes of cached answers in this process's memory")
+        self.cache_entries = self._gauge("atp_cache_memory_entries", "Cached answers in this process's memory")
+        self.cache_evictions = self._counter("atp_cache_evictions", "Cached answers dropped to make room for others")
+
     def _sockets(self) -> None:
         self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
         self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
@@ -199,6 +190,7 @@ class Metrics:
         known: tuple[tuple[Counter | Gauge | Histogram, tuple[str, ...]], ...] = (
             (self.auth_failures, AUTH_FAILURES),
             (self.bus_messages, BUS_DIRECTIONS),
+            (self.blocked_requests, BLOCKED),
             (self.connections_cut, CONNECTIONS_CUT),
             (self.delivery_lag, BUS_KINDS),
             (self.telemetry_dropped, TELEMETRY_SIGNALS),
@@ -209,8 +201,14 @@ class Metrics:
         for metric, values in known:
             for value in values:
                 metric.labels(value)
+        for policy in RATE_POLICIES:
+            for decision in ("allowed", "limited"):
+                self.ratelimit_decisions.labels(policy, decision)
         for device in DEVICES:
             self.ws_connections.labels(device)
+        for cache in CACHES:
+            for result in CACHE_RESULTS:
+                self.cache_requests.labels(cache, result)
         for result in WS_HANDSHAKES:
             self.ws_handshakes.labels(result)
         for direction, types in (("in", WS_IN), ("out", WS_OUT)):

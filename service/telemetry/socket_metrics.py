@@ -1,11 +1,8 @@
 """What is counted of WebSockets: the hub, the handshake and the conversations tell it here in their own words."""
 
 from service.devices import DEVICES, Device
-from service.telemetry.metrics import (
-    WS_CLOSE_CODES,
-    WS_HANDSHAKES,
-    Metrics,
-)
+from service.telemetry.labels import WS_CLOSE_CODES, WS_HANDSHAKES
+from service.telemetry.metrics import Metrics
 
 # What the server closes with on its own account: broken frames or UTF-8, a message too big, a fault, a drain's end.
 SERVERS_OWN = frozenset({"1002", "1007", "1009", "1011", "1012", "cut"})

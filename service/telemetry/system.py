@@ -9,10 +9,35 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+from typing_extensions import TypedDict
 
 # CPU use is measured between two samples; over less than this it would be noise, so the last sample is given again.
 FRESH_S = 0.5
 OWN_DESCRIPTORS = "/proc/self/fd"
+
+
+class ProcessStats(TypedDict):
+    cpu_percent: float
+    rss_bytes: int
+    open_files: int
+    threads: int
+    uptime_s: float
+
+
+class MachineStats(TypedDict):
+    cpu_percent: float
+    cpu_count: int
+    load_1m: float
+    load_5m: float
+    load_15m: float
+    memory_total_bytes: int
+    memory_available_bytes: int
+    memory_used_percent: float
+
+
+class Sample(TypedDict):
+    process: ProcessStats
+    machine: MachineStats
 
 
 class SystemStats:
@@ -24,7 +49,7 @@ class SystemStats:
         self._sampled_at = clock()
         self._last = self._sample()  # psutil answers 0 the first time: from here on it has something to compare with
 
-    def sample(self) -> dict[str, dict[str, float]]:
+    def sample(self) -> Sample:
         """`process` and `machine`; sizes in bytes, CPU in percent since the last sample (the process's of one core).
 
         Takes well under a millisecond and never waits.
@@ -34,10 +59,10 @@ class SystemStats:
             self._sampled_at, self._last = now, self._sample()
         return self._last
 
-    def _sample(self) -> dict[str, dict[str, float]]:
+    def _sample(self) -> Sample:
         return {"process": self._of_process(), "machine": of_machine()}
 
-    def _of_process(self) -> dict[str, float]:
+    def _of_process(self) -> ProcessStats:
         process = self._process
         with process.oneshot():
             return {
@@ -49,7 +74,7 @@ class SystemStats:
             }
 
 
-def of_machine() -> dict[str, float]:
+def of_machine() -> MachineStats:
     memory, load = psutil.virtual_memory(), psutil.getloadavg()
     return {
         "cpu_percent": psutil.cpu_percent(interval=None),

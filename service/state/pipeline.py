@@ -1,0 +1,83 @@
+"""Commands that many callers want at the same time go to Redis together: fewer round trips, a handful of connections.
+
+Fifty single calls at once open fifty connections, and on a busy node some of them run into REDIS_REQUEST_TIMEOUT for
+that alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from service.background import end
+from service.errors import StateUnavailable
+from service.state.redis import Client, RedisState, state_error
+
+# With values of a megabyte each, what one round trip carries within the timeout.
+BATCH = 16
+LANES = 4  # round trips at the same time
+
+Command = Callable[[Client], object]  # puts one command into redis-py's pipeline: `lambda p: p.get(name)`
+
+
+class Pipeline:
+    """`await pipeline.run(lambda p: p.get(name))`; a lane lives while there is something to send. Not atomic."""
+
+    def __init__(self, redis: RedisState, operation: str) -> None:
+        """`operation` is the label of its round trips in `db_client_operation_duration_seconds`."""
+        self._redis, self._operation = redis, operation
+        self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()  # one for each caller who waits
+        self._lanes: set[asyncio.Task[None]] = set()
+
+    async def run(self, command: Command) -> Any:
+        """The command's answer. Raises StateUnavailable, or StateRejected for this command alone."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, answer))
+        if len(self._lanes) < LANES:
+            lane = asyncio.create_task(self._send_all(), name="redis-pipeline")
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return await answer
+
+    async def close(self) -> None:
+        await end(*self._lanes)
+        self._fail(list(self._waiting), StateUnavailable(f"{self._operation}: closed"))
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            try:
+                await self._send(batch)
+            except StateUnavailable as error:
+                self._fail([*batch, *self._waiting], error)  # those behind would wait as long, to hear the same
+                self._waiting.clear()
+            finally:
+                self._fail(batch, StateUnavailable(f"{self._operation}: closed"))  # where this lane was ended
+
+    async def _send(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
+        commands = [command for command, answer in batch if not answer.done()]  # some have left meanwhile
+        if not commands:
+            return
+        waiting = [answer for _, answer in batch if not answer.done()]
+        results = await self._redis.run(self._operation, lambda client: together(client, commands))
+        for answer, result in zip(waiting, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(state_error(self._operation, result))
+            else:
+                answer.set_result(result)
+
+    def _fail(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: StateUnavailable) -> None:
+        for _, answer in batch:
+            if not answer.done():
+                answer.set_exception(error)
+
+
+async def together(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The answers in order, an exception in the place of a command that was refused."""
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            command(pipe)
+        results: list[Any] = await pipe.execute(raise_on_error=False)
+        return results

@@ -1,0 +1,68 @@
+"""The buckets of the histograms, and every value that a label may have: closed sets, known at start."""
+
+# The SLO thresholds 0.25 s and 0.5 s are bucket edges, so that the SLO is counted and not interpolated.
+LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MODEL_LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+# A limit is checked in a round trip to Redis, or in none.
+LIMIT_CHECK_S = (0.0001, 0.00025, 0.0005, *LATENCY_S[:10])
+WS_LIFE_S = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+
+AUTH_FAILURES = (
+    "missing",
+    "malformed",
+    "unknown",
+    "revoked",
+    "expired",
+    "inactive_user",
+    "scope",
+    "ticket",
+    "origin",
+    "blocked",
+)
+BUS_DIRECTIONS = ("published", "received", "duplicate", "malformed", "dropped")
+BUS_KINDS = ("push", "disconnect", "blocked", "drain", "flush")
+CACHES = ("agent_response", "query", "function")
+CACHE_RESULTS = ("hit", "miss", "shared", "bypass")
+# What became of a handshake: accepted, refused by its problem's reason or code, or closed at once.
+WS_HANDSHAKES = (
+    *(
+        "accepted",
+        "full",
+        "key_limit",
+        "address_limit",
+        "draining",
+        "bad-request",
+        "invalid",
+        "unavailable",
+        "rate-limited",
+        "internal",
+    ),
+    *AUTH_FAILURES,
+)
+# The code of the side that closed first, or why the server cut the connection without one.
+WS_CLOSE_CODES = (
+    *("1000", "1001", "1002", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
+    *("no_pong", "slow_reader", "cut"),
+)
+WS_IN, WS_OUT = (
+    ("chat", "cancel", "ping", "invalid"),
+    (*("ready", "delta", "answer", "done", "error", "pong", "broadcast", "task", "gap"),),
+)
+CONNECTIONS_CUT = (
+    "connection_refused",
+    "writer_stalled",
+    "message_oversize",
+    "frame_flood",
+    "app_failed",
+    "connection_failed",
+    "drain_cut",
+    "request_refused",
+    "deadline",
+)
+DEPENDENCIES = ("postgresql", "redis")
+TELEMETRY_SIGNALS = ("logs", "traces", "errors")
+RATE_POLICIES = ("chat", "api", "keys", "admin", "address", "auth")
+BLOCKED = ("key", "user", "address")
+USAGE_OUTCOMES = ("stored", "spooled", "replayed", "failed")
+UNHANDLED = ("http", "websocket", "task", "background")
