@@ -10,8 +10,10 @@ import uvloop
 
 from service import commands
 from service.errors import AtpError
+from service.keys.issuing import GRACE_S, MOST_GRACE_S, POLICIES
 from service.keys.store import SCOPES
 from service.server.listener import PortTaken
+from service.setting_types import rate
 from service.settings import load
 
 LONGEST_DAYS = 36_500
@@ -36,13 +38,18 @@ def parser() -> argparse.ArgumentParser:
     doctor = sub.add_parser("doctor", help="try every configured dependency and say what to do; exit code 1 on faults")
     doctor.set_defaults(run=commands.doctor)
 
+    openapi = sub.add_parser("openapi", help="print the OpenAPI document, as GET /openapi.json answers it")
+    openapi.set_defaults(run=commands.openapi)
+
     add_users(sub)
     add_keys(sub)
     return top
 
 
 def add_users(sub: Any) -> None:
-    users = sub.add_parser("users", help="create and list users").add_subparsers(required=True, metavar="ACTION")
+    users = sub.add_parser("users", help="create, list and change users").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     create = users.add_parser("create", help="create a user; prints its id")
     create.add_argument("username")
     create.add_argument("email")
@@ -50,10 +57,23 @@ def add_users(sub: Any) -> None:
     create.set_defaults(run=commands.users_create)
     listed = users.add_parser("list", help="list users")
     listed.set_defaults(run=commands.users_list)
+    add_user_changes(users)
+
+
+def add_user_changes(users: Any) -> None:
+    deactivate = users.add_parser("deactivate", help="shut a user out on every node")
+    deactivate.set_defaults(run=commands.users_change, active=False, role=None)
+    activate = users.add_parser("activate", help="let a user in again, with the keys they had")
+    activate.set_defaults(run=commands.users_change, active=True, role=None)
+    role = users.add_parser("role", help="give a user another role")
+    role.set_defaults(run=commands.users_change, active=None)
+    for action in (deactivate, activate, role):
+        action.add_argument("user", help="username or id")
+    role.add_argument("role", choices=("user", "admin"))
 
 
 def add_keys(sub: Any) -> None:
-    keys = sub.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
+    keys = sub.add_parser("keys", help="create, list, rotate and revoke API keys").add_subparsers(
         required=True, metavar="ACTION"
     )
     create = keys.add_parser("create", help="create a key; prints it, once")
@@ -63,6 +83,9 @@ def add_keys(sub: Any) -> None:
         "--scope", action="append", choices=SCOPES, help="may be given several times (default: chat and read)"
     )
     create.add_argument("--days", type=days, help="days until it expires (default: never)")
+    create.add_argument(
+        "--limit", action="append", type=limit, metavar="chat=300/minute", help="a limit of its own, by policy"
+    )
     create.set_defaults(run=commands.keys_create)
     listed = keys.add_parser("list", help="list keys by their public prefix")
     listed.add_argument("--user", help="only this user's")
@@ -70,6 +93,12 @@ def add_keys(sub: Any) -> None:
     revoke = keys.add_parser("revoke", help="revoke a key on every node")
     revoke.add_argument("prefix", help="the 8 characters after atp_live_")
     revoke.set_defaults(run=commands.keys_revoke)
+    rotate = keys.add_parser("rotate", help="put a new key in the place of one; prints it, once")
+    rotate.add_argument("prefix", help="the 8 characters after atp_live_")
+    rotate.add_argument(
+        "--grace", type=grace, default=GRACE_S, metavar="SECONDS", help="the old one is good for (default: %(default)s)"
+    )
+    rotate.set_defaults(run=commands.keys_rotate)
 
 
 def positive(text: str) -> int:
@@ -84,6 +113,24 @@ def days(text: str) -> int:
     if number > LONGEST_DAYS:
         raise argparse.ArgumentTypeError(f"must be at most {LONGEST_DAYS}")
     return number
+
+
+def grace(text: str) -> int:
+    seconds = int(text)
+    if not 0 <= seconds <= MOST_GRACE_S:
+        raise argparse.ArgumentTypeError(f"must be 0 to {MOST_GRACE_S}")
+    return seconds
+
+
+def limit(text: str) -> tuple[str, str]:
+    """`chat=300/minute` as the policy and its rate."""
+    policy, _, said = text.partition("=")
+    if policy not in POLICIES:
+        raise argparse.ArgumentTypeError(f"must be POLICY=RATE, where POLICY is one of {', '.join(POLICIES)}")
+    try:
+        return policy, rate(said)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{policy} {error}") from None
 
 
 def main() -> int:

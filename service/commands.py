@@ -1,5 +1,6 @@
 """What each `atp` command does; all take the parsed arguments and the settings, and return the exit code."""
 
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -8,7 +9,8 @@ from service.agents import catalogue
 from service.db.migrate import migrate as migrate_database
 from service.db.pool import one_connection
 from service.errors import StateUnavailable
-from service.keys import issuing, store
+from service.keys import issuing, store, user_store
+from service.keys.issuing import Minted, Wish
 from service.keys.revocations import RedisRevocations
 from service.settings import Settings
 from service.state.redis import RedisState
@@ -57,6 +59,13 @@ async def migrate(arguments: Namespace, settings: Settings) -> int:
     return 0
 
 
+async def openapi(arguments: Namespace, settings: Settings) -> int:
+    from service.wiring.docs import api_document
+
+    print(json.dumps(api_document(), indent=2, ensure_ascii=False))
+    return 0
+
+
 async def users_create(arguments: Namespace, settings: Settings) -> int:
     async with one_connection(dsn(settings)) as connection:
         user = await issuing.create_user(connection, arguments.username, arguments.email, arguments.role)
@@ -66,16 +75,31 @@ async def users_create(arguments: Namespace, settings: Settings) -> int:
 
 async def users_list(arguments: Namespace, settings: Settings) -> int:
     async with one_connection(dsn(settings)) as connection:
-        users = await store.select_users(connection)
+        users = await user_store.select_users(connection)
     table(["ID", "USERNAME", "EMAIL", "ROLE", "ACTIVE"], [[u.id, u.username, u.email, u.role, u.active] for u in users])
+    return 0
+
+
+async def users_change(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        user_id = await issuing.user_id_of(connection, arguments.user)
+        user, key_hashes = await issuing.change_user(connection, user_id, arguments.role, arguments.active)
+    late = await announced(settings, *key_hashes)
+    print(f"{user.username} is {'an active' if user.active else 'an inactive'} {user.role}{late}")
     return 0
 
 
 async def keys_create(arguments: Namespace, settings: Settings) -> int:
     scopes = arguments.scope or issuing.DEFAULT_SCOPES
     async with one_connection(dsn(settings)) as connection:
-        token = await issuing.create_key(connection, arguments.user, arguments.name, scopes, arguments.days)
-    print(token.text)
+        wish = Wish(arguments.name, scopes, days=arguments.days, rate_limits=dict(arguments.limit or ()))
+        user_id = await issuing.user_id_of(connection, arguments.user)
+        minted = await issuing.mint(connection, user_id, wish, settings.keys_per_user)
+    return show_once(minted)
+
+
+def show_once(minted: Minted) -> int:
+    print(minted.token.text)
     print("Keep it now: it is stored as a hash and cannot be shown again.", file=sys.stderr)
     return 0
 
@@ -91,11 +115,22 @@ async def keys_list(arguments: Namespace, settings: Settings) -> int:
 async def keys_revoke(arguments: Namespace, settings: Settings) -> int:
     async with one_connection(dsn(settings)) as connection:
         key_hash = await issuing.revoke_key(connection, arguments.prefix)
-    if await announce(key_hash, settings):
-        print("revoked")
-    else:
-        print("revoked; there is no Redis to announce it through, so running nodes notice within 30 s")
+    print(f"revoked{await announced(settings, key_hash)}")
     return 0
+
+
+async def keys_rotate(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        rotated = await issuing.rotate(connection, arguments.prefix, arguments.grace, settings.keys_per_user)
+    late = await announced(settings, rotated.old_hash)
+    print(f"{arguments.prefix} ends in {arguments.grace} s{late}", file=sys.stderr)
+    return show_once(rotated.minted)
+
+
+async def announced(settings: Settings, *key_hashes: bytes) -> str:
+    """What there is to add to the good news."""
+    told = [await announce(key_hash, settings) for key_hash in key_hashes]
+    return "" if all(told) else "; there is no Redis to announce it through, so running nodes notice within 30 s"
 
 
 async def announce(key_hash: bytes, settings: Settings) -> bool:

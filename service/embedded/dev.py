@@ -20,7 +20,7 @@ from service.embedded.errors import EmbeddedError
 from service.embedded.folder import write_private
 from service.embedded.parts import EmbeddedParts
 from service.errors import AtpError
-from service.keys import issuing, store, token
+from service.keys import issuing, store, token, user_store
 from service.server.listener import bind_socket
 from service.serving import serve
 from service.settings import Settings
@@ -97,9 +97,9 @@ async def admin_key(settings: Settings) -> str:
         if file.exists():
             text = file.read_text().strip()
             row = await store.select_key(connection, token.digest(text))
-            if row and row.revoked_at is None:
+            if row and row.state == "active":
                 return text
-        if await store.select_user_id(connection, ADMIN) is None:
+        if await user_store.select_user_id(connection, ADMIN) is None:
             await issuing.create_user(connection, ADMIN, "admin@localhost", "admin")
         minted = await issuing.create_key(connection, ADMIN, "first key, made by atp dev", store.SCOPES)
     write_private(file, minted.text + "\n")

@@ -6,7 +6,8 @@ Everything here runs on the loop and counts on it: between two awaits nothing jo
 import asyncio
 import random
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Protocol, cast
 
 import structlog
@@ -38,6 +39,10 @@ class Observed(Protocol):
     def sent(self, type_: str, messages: int, message_bytes: int) -> None: ...
 
 
+def unheard(key_hash: bytes, ends_at: float | None) -> None:
+    """Nobody asked to be told of the keys that hold a socket."""
+
+
 class Hub:
     """`join` and `leave` by the task that serves a socket; the rest by the bus, administrators and the drain."""
 
@@ -50,6 +55,7 @@ class Hub:
         self._ticks = 0
         self._draining: asyncio.Task[None] | None = None
         self._stopping = False
+        self.on_held: Callable[[bytes, float | None], None] = unheard
         # The seq of the last push that every socket here has been sent.
         self.reached = ""
 
@@ -71,6 +77,7 @@ class Hub:
         self._sockets[socket.guest.session_id] = socket
         self._by_user[socket.guest.user_id].add(socket)
         self._observed.joined(socket.guest.device)
+        self.on_held(socket.guest.key_hash, socket.guest.key_ends_at)
 
     def join(self, socket: Socket) -> None:
         """It is open, and knows all that was pushed by now."""
@@ -142,15 +149,28 @@ class Hub:
             socket.close(code, reason)
         return len(found)
 
-    def block(self, user_id: str, reason: str) -> None:
-        """Close the sockets of a user who is kept out from now on."""
-        self.disconnect(user_id, None, Close.BLOCKED, reason)
+    def block(self, kind: str, subject: str, reason: str) -> None:
+        """Close the sockets of a key (by its prefix), a user or a network that is kept out from now on."""
+        for socket in self._blocked(kind, subject):
+            socket.close(Close.BLOCKED, reason)
+
+    def _blocked(self, kind: str, subject: str) -> list[Socket]:
+        if kind == "user":
+            return self.matching(subject)
+        sockets = list(self._sockets.values())
+        if kind == "key":
+            return [socket for socket in sockets if socket.guest.key_prefix == subject]
+        network = ip_network(subject)
+        return [socket for socket in sockets if within(socket.guest.ip, network)]
 
     def key_hashes(self) -> set[bytes]:
         """The hashes of every API key that holds a socket here."""
         return self.places.keys()
 
-    def close_keys(self, ended: set[bytes]) -> int:
+    def holds(self, key_hash: bytes) -> bool:
+        return self.places.holds(key_hash)
+
+    def close_keys(self, ended: Mapping[bytes, str]) -> int:
         """Close the sockets of keys that are no longer good; how many there were."""
         found = [socket for socket in self._sockets.values() if socket.guest.key_hash in ended]
         for socket in found:
@@ -208,6 +228,14 @@ class Hub:
             "limit": self.places.caps.node,
             "draining": self.draining,
         }
+
+
+def within(address: str, network: IPv4Network | IPv6Network) -> bool:
+    """False for a peer that has no address (a Unix socket)."""
+    try:
+        return ip_address(address) in network
+    except ValueError:
+        return False
 
 
 def as_sent(message: Push, **place: str) -> ServerMessage:

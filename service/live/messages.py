@@ -5,9 +5,10 @@ A message has an id of its own: a node acts on an id once, so publishing a messa
 
 import time
 import uuid
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from service.devices import Device
 
@@ -46,12 +47,22 @@ class Disconnect(BusMessage):
 
 
 class Blocked(BusMessage):
-    """A user is kept out until a moment (Unix seconds); 0 lifts the block."""
+    """A key (by its prefix), a user or an address is kept out until a moment (Unix seconds); 0 lifts the block.
+
+    Older nodes knew users only, by `user_id`.
+    """
 
     kind: Literal["blocked"] = "blocked"
-    user_id: str
+    blocked: Literal["key", "user", "address"] = "user"
+    subject: Annotated[str, Field(min_length=1, max_length=128, validation_alias=AliasChoices("subject", "user_id"))]
     until_s: Annotated[float, Field(ge=0)]
     reason: Annotated[str, Field(max_length=100)] = ""
+
+    @model_validator(mode="after")
+    def names_an_address(self) -> "Blocked":
+        if self.blocked == "address":
+            ip_network(self.subject)
+        return self
 
 
 class Drain(BusMessage):
@@ -71,7 +82,15 @@ class Drain(BusMessage):
         return time.time() * 1000 >= self.expires_at_ms
 
 
-AnyMessage = Annotated[Push | Disconnect | Blocked | Drain, Field(discriminator="kind")]
+class Flush(BusMessage):
+    """What was cached of an agent (None: everything) at or before a moment (Unix milliseconds) is served no more."""
+
+    kind: Literal["flush"] = "flush"
+    group: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    before_ms: Annotated[int, Field(ge=0)]
+
+
+AnyMessage = Annotated[Push | Disconnect | Blocked | Drain | Flush, Field(discriminator="kind")]
 ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 

@@ -101,6 +101,7 @@ class Answer(TypedDict):
     agent: str
     model: str
     finish_reason: str
+    cached: bool
     usage: dict[str, Any]
 
 

@@ -42,7 +42,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Who is behind a socket. `last_seq` is where a client that was here before wants to go on, or empty."""
+    """Who is behind a socket. `last_seq` is where a client that was here before wants to go on, or empty.
+
+    `address` is what the cap on sockets counts as one client, `ip` the client's own address, empty where it has none.
+    `key_ends_at`: when the key expires, on the monotonic clock; None: it does not.
+    """
 
     session_id: str
     user_id: str
@@ -50,6 +54,9 @@ class Guest:
     device: Device
     address: str
     last_seq: str = ""
+    key_prefix: str = ""
+    ip: str = ""
+    key_ends_at: float | None = None
 
 
 class Socket:

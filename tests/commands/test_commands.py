@@ -1,17 +1,22 @@
 """`atp migrate | users | keys | doctor`, as a person runs them."""
 
+import json
 import re
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from service.embedded.llm import Llm
+from service.wiring.docs import api_document
 from tests.commands.running import atp
+
+MIGRATIONS = ("users_keys_usage", "admin", "keys", "blocks", "usage")
 
 
 def test_help_names_every_command_and_where_settings_are() -> None:
     shown = atp("--help").stdout
-    for command in ("serve", "dev", "migrate", "users", "keys", "doctor"):
+    for command in ("serve", "dev", "migrate", "users", "keys", "doctor", "openapi"):
         assert re.search(rf"^ +{command} ", shown, re.MULTILINE)
     assert "docs/settings.md" in shown
 
@@ -22,7 +27,7 @@ def test_from_an_empty_database_to_a_revoked_key(empty_database_url: str, redis_
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert run("migrate") == "applied users_keys_usage\napplied admin\n"
+    assert run("migrate") == "".join(f"applied {name}\n" for name in MIGRATIONS)
     assert run("migrate") == "the database is up to date\n"
     user = run("users", "create", "ana", "ana@example.org", "--role", "admin").strip()
     assert re.fullmatch(r"usr_[0-9A-Za-z]{12}", user)
@@ -30,13 +35,38 @@ def test_from_an_empty_database_to_a_revoked_key(empty_database_url: str, redis_
     key = run("keys", "create", "ana", "--name", "laptop", "--scope", "read", "--days", "30").strip()
     assert re.fullmatch(r"atp_live_[0-9A-Za-z]{8}_[0-9A-Za-z]{39}", key)
     assert key[9:17] in run("keys", "list")
+    rotated = run("keys", "rotate", key[9:17], "--grace", "60").strip()
+    assert re.fullmatch(r"atp_live_[0-9A-Za-z]{8}_[0-9A-Za-z]{39}", rotated)
     assert run("keys", "revoke", key[9:17]) == "revoked\n"
     assert re.search(rf"{key[9:17]}  laptop .* 20\d\d-", run("keys", "list", "--user", "ana"))
+    assert run("users", "role", "ana", "user") == "ana is an active user\n"
+    assert run("users", "deactivate", "ana") == "ana is an inactive user\n"
+    assert run("users", "activate", user) == "ana is an active user\n"
+
+
+def test_a_key_may_be_made_with_limits_of_its_own(database_url: str, redis_url: str) -> None:
+    settings = {"database_url": database_url, "redis_url": redis_url}
+    atp("users", "create", "ana", "ana@example.org", **settings)
+    limits = ("--limit", "chat=300/minute", "--limit", "api=9/second")
+    assert atp("keys", "create", "ana", *limits, **settings).returncode == 0
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT rate_limits FROM api_keys").fetchall()
+    assert rows == [({"chat": "300/minute", "api": "9/second"},)]
+    for wrong in ("chat=often", "fly=1/minute"):
+        refused = atp("keys", "create", "ana", "--limit", wrong, **settings)
+        assert refused.returncode == 2
+        assert "argument --limit: " in refused.stderr
 
 
 def test_a_wrong_word_is_one_line_and_exit_code_1(database_url: str, redis_url: str) -> None:
     done = atp("keys", "create", "nobody", database_url=database_url, redis_url=redis_url)
     assert (done.returncode, done.stderr) == (1, "atp: There is no user 'nobody'.\n")
+
+
+def test_openapi_prints_the_document_without_any_server() -> None:
+    done = atp("openapi")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == api_document()
 
 
 def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
@@ -48,7 +78,7 @@ def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database_url: str, redis_url: str) -> None:
     for processes in ("1", "2"):
         done = atp("serve", "--processes", processes, database_url=empty_database_url, redis_url=redis_url)
-        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 2 migration(s): run `atp migrate`\n")
+        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 5 migration(s): run `atp migrate`\n")
     listed = atp("users", "list", database_url=empty_database_url)
     assert listed.stderr == "atp: the database has no tables yet: run `atp migrate`\n"
 
@@ -104,7 +134,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
         sentry_dsn="http://nohost",
     )
     assert done.returncode == 1
-    assert "FAULT  PostgreSQL: 2 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
+    assert "FAULT  PostgreSQL: 5 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr

@@ -2,14 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.background import Background
 from service.db.pool import Database
 from service.errors import Blocked, Forbidden
-from service.keys import blocks
-from service.keys.blocks import Blocks, delete_block, upsert_block
+from service.keys import block_store, blocks
+from service.keys.block_store import Kind, Subject, delete_block, upsert_block
+from service.keys.block_table import Block, BlockTable, canonical
+from service.keys.blocks import Blocks
 from service.settings import load
 from service.telemetry.metrics import Metrics
 from tests.servers import OwnPostgres
@@ -25,18 +30,18 @@ class Door:
         self.db, self.now, self.wall = db, 0.0, WALL
         self.blocks = Blocks(db, lambda: self.now, lambda: self.wall)
 
-    async def block(self, user_id: str, seconds: float, reason: str = "") -> None:
+    async def block(self, subject: str, seconds: float, reason: str = "", kind: Kind = "user") -> None:
         async with self.db.connection("test") as connection:
-            await upsert_block(connection, user_id, seconds, reason, "usr_admin")
+            await upsert_block(connection, Subject(kind, subject), seconds, reason, "usr_admin")
 
     async def lift(self, user_id: str) -> bool:
         async with self.db.connection("test") as connection:
-            return await delete_block(connection, user_id)
+            return await delete_block(connection, Subject("user", user_id))
 
-    def left_s(self, user_id: str) -> float:
-        """Seconds the user is still kept out; 0 for one who may come in."""
+    def left_s(self, subject: str, kind: Kind = "user") -> float:
+        """Seconds a user (or another kind) is still kept out; 0 for one who may come in."""
         try:
-            self.blocks.check(user_id)
+            self.blocks.check(kind, subject)
         except Blocked as refusal:
             return refusal.retry_after_s or 0.0
         return 0.0
@@ -61,11 +66,11 @@ async def test_a_block_is_loaded_and_ends_by_itself(database_url: str) -> None:
 
 async def test_the_refusal_says_why_and_for_how_long(database_url: str) -> None:
     async with door(database_url) as at:
-        at.blocks.heard("ana", WALL + 30, "spam")
+        at.blocks.heard("user", "ana", WALL + 30, "spam")
         with pytest.raises(Forbidden) as refusal:
-            at.blocks.check("ana")
+            at.blocks.check("user", "ana")
         assert (refusal.value.status, refusal.value.code) == (403, "blocked")
-        assert (refusal.value.detail, refusal.value.extra) == ("spam", {"reason": "blocked"})
+        assert (refusal.value.detail, refusal.value.extra) == ("spam", {"reason": "blocked", "blocked": "user"})
         assert refusal.value.retry_after_s == 30
 
 
@@ -95,27 +100,27 @@ async def test_a_block_that_has_ended_cannot_be_lifted(database_url: str) -> Non
 
 async def test_what_the_bus_tells_is_believed_at_once(database_url: str) -> None:
     async with door(database_url) as at:
-        at.blocks.heard("ana", WALL + 60)
+        at.blocks.heard("user", "ana", WALL + 60)
         assert at.left_s("ana") == 60
-        at.blocks.heard("ana", 0)
+        at.blocks.heard("user", "ana", 0)
         assert at.left_s("ana") == 0
-        at.blocks.heard("ana", WALL - 1)
+        at.blocks.heard("user", "ana", WALL - 1)
         assert at.left_s("ana") == 0
 
 
 async def test_what_is_heard_during_a_load_outlives_it(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with door(database_url) as at:
         await at.block("ana", 60)
-        select_blocks = blocks.select_blocks
+        select_blocks = block_store.select_blocks
 
-        async def slow(connection: blocks.Connection) -> AsyncIterator[tuple[str, float, str]]:
+        async def slow(connection: block_store.Connection) -> AsyncIterator[tuple[Subject, float, str]]:
             async for row in select_blocks(connection):
                 yield row
-            at.blocks.heard("ana", 0)
-            at.blocks.heard("ben", WALL + 30)
+            at.blocks.heard("user", "ana", 0)
+            at.blocks.heard("user", "ben", WALL + 30)
 
         with monkeypatch.context() as patch:
-            patch.setattr(blocks, "select_blocks", slow)
+            patch.setattr(block_store, "select_blocks", slow)
             await at.blocks.load()
         assert (at.left_s("ana"), at.left_s("ben")) == (0, 30)
         await at.blocks.load()  # the rows have the last word again
@@ -143,10 +148,10 @@ async def test_without_postgresql_what_is_known_stays(own_postgres: OwnPostgres)
 
 
 async def test_at_most_so_many_are_kept(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(block_store, "MOST_BLOCKS", 1)
     async with door(database_url) as at:
-        at.blocks.heard("ana", WALL + 60)
-        at.blocks.heard("ben", WALL + 60)
+        at.blocks.heard("user", "ana", WALL + 60)
+        at.blocks.heard("user", "ben", WALL + 60)
         assert (at.left_s("ana"), at.left_s("ben")) == (60, 0)
 
 
@@ -155,7 +160,7 @@ async def test_the_longest_blocks_are_loaded_first(database_url: str) -> None:
         await at.block("ana", 60)
         await at.block("ben", 120)
         async with at.db.connection("test") as connection:
-            assert [user async for user, *_ in blocks.select_blocks(connection, 1)] == ["ben"]
+            assert [who async for who, *_ in block_store.select_blocks(connection, 1)] == [Subject("user", "ben")]
 
 
 async def test_a_running_node_follows_the_table(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +171,59 @@ async def test_a_running_node_follows_the_table(database_url: str, monkeypatch: 
         await eventually(lambda: at.left_s("ana") > 0)
         await at.lift("ana")
         await eventually(lambda: at.left_s("ana") == 0)
+
+
+async def test_an_address_is_blocked_by_every_network_around_it_and_by_no_other(database_url: str) -> None:
+    async with door(database_url) as at:
+        for network in ("192.0.2.0/24", "198.51.100.7", "2001:db8::/32", "10.0.0.0/8"):
+            at.blocks.heard("address", network, WALL + 60)
+        inside = ["192.0.2.0", "192.0.2.255", "198.51.100.7", "2001:db8:ffff::1", "10.9.9.9"]
+        outside = ["192.0.3.0", "198.51.100.8", "2001:db9::1", "11.0.0.0", "::c000:200", "", "unix:"]
+        assert [at.left_s(address, "address") for address in inside] == [60] * 5
+        assert [at.left_s(address, "address") for address in outside] == [0] * 7
+        at.blocks.heard("address", "192.0.2.0/24", 0)
+        assert at.left_s("192.0.2.1", "address") == 0
+        assert at.left_s("10.0.0.1", "address") == 60
+
+
+async def test_kinds_are_told_apart(database_url: str) -> None:
+    async with door(database_url) as at:
+        at.blocks.heard("user", "abcd1234", WALL + 60)
+        assert (at.left_s("abcd1234"), at.left_s("abcd1234", "key")) == (60, 0)
+
+
+async def test_who_is_new_in_the_table_is_told(database_url: str) -> None:
+    async with door(database_url) as at:
+        told: list[tuple[str, str, str]] = []
+        at.blocks.on_block = lambda kind, subject, reason: told.append((kind, subject, reason))
+        await at.block("192.0.2.1", 60, "scan", kind="address")
+        await at.blocks.load()
+        await at.blocks.load()
+        assert told == [("address", "192.0.2.1", "scan")]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([4, 6]), st.integers(0, 2**32 - 1), st.integers(0, 32)), max_size=20),
+    st.lists(st.tuples(st.sampled_from([4, 6]), st.integers(0, 2**32 - 1)), max_size=20),
+)
+def test_the_table_of_networks_finds_what_a_scan_would(
+    networks: list[tuple[int, int, int]], addresses: list[tuple[int, int]]
+) -> None:
+    table, known = BlockTable(), set()
+    for number, (version, address, length) in enumerate(networks):
+        network = ip_network((whole(version, address), length), strict=False)
+        who = Subject("address", canonical(str(network)))
+        if number % 3 == 2:
+            table.drop(who)
+            known.discard(network)
+        else:
+            table.put(who, Block(1.0, ""))
+            known.add(network)
+    for version, address in addresses:
+        place = ip_address(whole(version, address))
+        found = {ip_network(who.subject) for who in table.around(str(place))}
+        assert found == {network for network in known if place in network}
+
+
+def whole(version: int, address: int) -> int:
+    return address if version == 4 else address << 96

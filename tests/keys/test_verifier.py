@@ -1,6 +1,7 @@
 """The verifier: one query for many callers, and no belief in a row that was read before a revocation."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,8 +9,8 @@ import pytest
 
 from service.background import end
 from service.db.pool import Database, one_connection
-from service.errors import DatabaseUnavailable, Forbidden, Unauthorized
-from service.keys import issuing, verifier
+from service.errors import DatabaseUnavailable, Forbidden, StateUnavailable, Unauthorized
+from service.keys import issuing, token, verifier
 from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
 from service.keys.verifier import KeyVerifier
 from service.settings import load
@@ -65,6 +66,21 @@ async def test_a_key_is_asked_again_after_thirty_seconds(database_url: str) -> N
         assert at.queries() == 2
 
 
+async def test_a_key_that_was_good_is_remembered_as_such_until_it_changes(database_url: str) -> None:
+    """Also when all has to be asked anew, after an outage of Redis."""
+    async with desk(database_url) as (at, key):
+        assert not at.keys.remembers(key)
+        await at.keys.verify(key)
+        assert at.keys.remembers(key)
+        at.now = 299.0
+        assert at.keys.remembers(key)
+        at.now = 300.0
+        assert not at.keys.remembers(key)
+        at.now = 0.0
+        await at.keys.revoked(token.digest(key))
+        assert not at.keys.remembers(key)
+
+
 async def test_a_row_read_before_a_revocation_is_not_remembered(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +129,17 @@ async def test_a_known_key_is_believed_for_five_minutes_without_postgresql(own_p
             await at.keys.verify(key)
 
 
+async def test_a_known_key_does_not_wait_for_a_frozen_postgresql(own_postgres: OwnPostgres) -> None:
+    async with desk(own_postgres.dsn) as (at, key):
+        await at.keys.verify(key)
+        own_postgres.freeze()
+        at.now = verifier.FRESH_S + 1
+        started = time.monotonic()
+        assert (await at.keys.verify(key)).key_prefix == key[9:17]
+        assert time.monotonic() - started < 1.0
+        own_postgres.thaw()
+
+
 async def test_an_announcement_that_one_failed_call_kept_back_is_made_at_the_next_look(
     database_url: str, redis_url: str
 ) -> None:
@@ -129,5 +156,57 @@ async def test_an_announcement_that_one_failed_call_kept_back_is_made_at_the_nex
             return (await shared.since("0-0"))[1] == [b"k" * 32]
 
         await eventually(announced)
+        await end(running)
+    await state.close()
+
+
+async def test_a_keys_end_is_counted_on_the_monotonic_clock(database_url: str) -> None:
+    async with desk(database_url) as (at, key):
+        async with one_connection(database_url) as connection:
+            await connection.execute("UPDATE api_keys SET expires_at = now() + interval '20 s'")
+        assert (await at.keys.verify(key)).ends_at == pytest.approx(20.0, abs=2.0)
+        at.now = 17.0
+        await at.keys.verify(key)
+        at.now = 20.1
+        with pytest.raises(Unauthorized) as refusal:
+            await at.keys.verify(key)
+        assert refusal.value.extra == {"reason": "expired"}
+        assert at.queries() == 1
+
+
+async def test_the_scope_admin_counts_while_its_user_has_the_role(database_url: str) -> None:
+    async with one_connection(database_url) as connection:
+        await issuing.create_user(connection, "root", "root@example.org", "admin")
+        key = (await issuing.create_key(connection, "root", "x", ["admin"])).text
+    async with desk(database_url) as (at, _):
+        assert (await at.keys.verify(key)).is_admin
+        async with one_connection(database_url) as connection:
+            _, key_hashes = await issuing.change_user(connection, await issuing.user_id_of(connection, "root"), "user")
+        await at.keys.revoked(*key_hashes)
+        identity = await at.keys.verify(key)
+        assert (identity.is_admin, identity.scopes) == (False, frozenset())
+
+
+class Mute(MemoryRevocations):
+    """What was kept back cannot be said, whenever it is tried."""
+
+    async def republish(self, shared: Revocations) -> None:
+        raise StateUnavailable()
+
+
+async def test_a_revocation_that_was_read_is_believed_though_handing_over_ones_own_fails(
+    database_url: str, redis_url: str
+) -> None:
+    metrics, settings = Metrics(), load(database_url=database_url, redis_url=redis_url)
+    state, heard = RedisState(settings, metrics), []
+    shared = RedisRevocations(state)
+    async with Database(settings, metrics) as db:
+        breaker = Breaker(state.ping, metrics.dependency_up.labels("redis"), metrics.degraded.labels("redis", "memory"))
+        keys = KeyVerifier(db, Failover[Revocations](breaker, shared, Mute()), shared)
+        keys.on_change = heard.append
+        running = asyncio.create_task(keys.run())
+        await eventually(lambda: heard == [None])
+        await shared.publish(b"k" * 32)
+        await eventually(lambda: heard[-1] == b"k" * 32)
         await end(running)
     await state.close()

@@ -12,7 +12,7 @@ from service.background import end
 from service.errors import BadRequest
 from service.live.bus_entries import Entry, Seq
 from service.live.bus_redis import STREAM, RedisBusLog
-from service.live.messages import AnyMessage, Blocked, Disconnect, Drain, encode
+from service.live.messages import AnyMessage, Blocked, Disconnect, Drain, decode, encode
 from service.settings import load
 from service.state.redis import RedisState
 from service.telemetry.metrics import Metrics
@@ -64,15 +64,22 @@ async def test_every_kind_reaches_the_other_node(redis_url: str, nodes: BusNodes
     messages: list[AnyMessage] = [
         push("to two devices").model_copy(update={"users": frozenset({"ana"}), "devices": frozenset({"mobile"})}),
         Disconnect(user_id="ana", reason="by admin"),
-        Blocked(user_id="ana", until_s=1.5),
+        Blocked(subject="ana", until_s=1.5),
+        Blocked(blocked="address", subject="192.0.2.0/24", until_s=1.5),
         Drain(node="node-1", rate=20),
     ]
     for message in messages:
         await one.bus.publish(message)
-    await eventually(lambda: len(two.given) == 4)
+    await eventually(lambda: len(two.given) == 5)
     assert [entry.message for entry in two.given] == messages
     lag = two.metrics.registry.get_sample_value("atp_ws_delivery_lag_seconds_count", {"kind": "drain"})
     assert lag == 1
+
+
+def test_a_block_as_older_nodes_told_it_is_of_a_user() -> None:
+    old = b'{"id": "1", "kind": "blocked", "user_id": "ana", "until_s": 1.5, "reason": ""}'
+    assert decode(old) == Blocked(id="1", blocked="user", subject="ana", until_s=1.5)
+    assert decode(b'{"kind": "blocked", "blocked": "address", "subject": "nowhere", "until_s": 1}') is None
 
 
 async def test_publishing_again_is_harmless(redis_url: str, nodes: BusNodes) -> None:

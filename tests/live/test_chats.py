@@ -87,6 +87,10 @@ async def test_a_client_that_leaves_ends_its_chats(node: RunningNode, model_serv
         ({"agents": ["reasoning"]}, "invalid", 422),
         ({"colour": "red"}, "invalid", 422),
         ({"parameters": {"temperature": 9}}, "invalid", 422),
+        ({"parameters": {"temperature": "1"}}, "invalid", 422),
+        ({"stream": "true"}, "invalid", 422),
+        ({"stream": 1}, "invalid", 422),
+        ({"session_id": 5}, "invalid", 422),
         ({"parameters": {"temperature": float("nan")}}, "invalid", 422),
     ],
 )

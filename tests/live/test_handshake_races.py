@@ -11,6 +11,7 @@ import websockets
 
 from service.db.pool import one_connection
 from service.keys import issuing
+from service.keys.block_store import Subject, upsert_block
 from service.presence.tracker import Tracker
 from tests.live.clients import Client, refusal, socket, url
 from tests.live.test_fanout import broadcast, deaf_client, user_key
@@ -89,10 +90,8 @@ def quick_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_block_that_the_bus_did_not_tell_closes_open_sockets_too(node: RunningNode) -> None:
     user_id, key = await user_key(node, "bob")
     async with socket(node, key=key) as client:
-        until = "now() + interval '1 hour'"
-        sql = f"INSERT INTO user_blocks (user_id, until, reason, blocked_by) VALUES (%s, {until}, 'spam', 'me')"  # noqa: S608
         async with one_connection(node.dsn) as connection:
-            await connection.execute(sql.encode(), (user_id,))
+            await upsert_block(connection, Subject("user", user_id), 3600, "spam", "me")
         assert await asyncio.wait_for(client.closed(), 10) == (4003, "spam")
 
 
