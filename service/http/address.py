@@ -1,7 +1,9 @@
 """Where a request comes from: the peer, or what proxies that are trusted say of it."""
 
+import functools
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from starlette.types import Scope
@@ -15,6 +17,8 @@ Address = IPv4Address | IPv6Address
 MOST_PROXIES = 32
 # What one subscriber of IPv6 is given at the least (RFC 6177): capping single addresses of it would cap nothing.
 SUBSCRIBER_BITS = 64
+# Remembered callers, and the longest X-Forwarded-For that is: 2 MB in all at the most.
+KNOWN_CALLERS, KNOWN_BYTES = 4096, 256
 
 
 def networks(names: Sequence[str]) -> list[Network]:
@@ -28,6 +32,36 @@ def networks(names: Sequence[str]) -> list[Network]:
     if faults:
         raise SettingsError("\n".join(faults))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request comes from: the client's address, and what counts as one client with it."""
+
+    address: str
+    group: str
+
+
+class Callers:
+    """`of(scope)`, remembered: the same few addresses ask again and again."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+        self._known = functools.lru_cache(KNOWN_CALLERS)(self._found)
+
+    def of(self, scope: Scope) -> Caller:
+        peer = scope["client"][0] if scope.get("client") else ""
+        said: tuple[bytes, ...] = ()
+        if self._trusted:
+            said = tuple(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        if sum(map(len, said)) > KNOWN_BYTES:
+            return self._found(peer, said)
+        return self._known(peer, said)
+
+    def _found(self, peer: str, said: tuple[bytes, ...]) -> Caller:
+        scope = {"client": (peer, 0), "headers": [(b"x-forwarded-for", value) for value in said]}
+        address = client_address(scope, self._trusted)
+        return Caller(address, cap_group(address))
 
 
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str:

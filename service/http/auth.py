@@ -10,7 +10,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Authenticator:
-    """Verifies the key of a request, its scope, and that its user is not kept out.
+    """Verifies the key of a request, its scope, and that neither it nor its user is kept out.
 
     Counts refusals by reason, and leaves the key's prefix in the ASGI scope for the span.
     """
@@ -24,12 +24,20 @@ class Authenticator:
         try:
             identity = await (self._by_ticket(ticket) if ticket else self._verifier.verify(presented_key(scope)))
             identity.require(needed)
-            self._blocks.check(identity.user_id)
+            self._blocks.check("key", identity.key_prefix)
+            self._blocks.check("user", identity.user_id)
         except (Unauthorized, Forbidden) as error:
             self.refused(error.extra["reason"])
             raise
         scope["atp.key_prefix"] = identity.key_prefix
         return identity
+
+    def recognizes(self, scope: Scope, ticket: str = "") -> bool:
+        """Whether it brings a key that this node knows to be good, without asking anybody."""
+        try:
+            return not ticket and self._verifier.remembers(presented_key(scope))
+        except Unauthorized:
+            return False
 
     def refused(self, reason: str) -> None:
         self._failures.labels(reason).inc()

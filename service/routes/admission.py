@@ -10,14 +10,13 @@ from starlette.websockets import WebSocket
 
 from service.devices import device_of
 from service.errors import Forbidden, Invalid, Unavailable
-from service.http.address import Network, cap_group, client_address
-from service.http.auth import Authenticator
+from service.http.ratelimit import Gate
 from service.keys.verifier import Identity
 from service.live.bus_entries import Seq
 from service.live.hub import Hub
 from service.live.socket import Guest
 
-SCOPE = "chat"
+SCOPE, POLICY = "chat", "api"
 ID_CHARACTERS = 128
 
 
@@ -32,36 +31,37 @@ class Visit:
 
 
 class Admission:
-    """`origins` are the foreign pages that may open sockets; `trusted` the proxies whose word on addresses counts."""
+    """`origins` are the foreign pages that may open sockets."""
 
-    def __init__(
-        self, authenticator: Authenticator, hub: Hub, origins: Sequence[str], trusted: Sequence[Network]
-    ) -> None:
-        self._authenticator, self._hub = authenticator, hub
-        self._origins, self._trusted = frozenset(origins), trusted
+    def __init__(self, gate: Gate, hub: Hub, origins: Sequence[str]) -> None:
+        self._gate, self._hub, self._origins = gate, hub, frozenset(origins)
 
     async def admit(self, websocket: WebSocket, span: Span) -> Visit:
         """1. Is the node open? 2. Is the page allowed? 3. Is the request sane? 4. Whose is it?
 
         Raises:
-            Unavailable, Forbidden, BadRequest, Invalid, Unauthorized, Blocked.
+            Unavailable, Forbidden, BadRequest, Invalid, Unauthorized, Blocked, RateLimited.
         """
         if self._hub.draining:
             raise Unavailable("This node is about to stop; connect again.", reason="draining")
         if not self._allows(websocket.headers):
-            self._authenticator.refused("origin")
+            self._gate.refused("origin")
             raise Forbidden("Pages of this origin may not open sockets here.", reason="origin")
         query = websocket.query_params
         last_seq, client_id = query.get("last_seq", ""), query.get("client_id", "")
         check(last_seq, client_id)
-        identity = await self._authenticator.identify(websocket.scope, SCOPE, query.get("ticket", ""))
+        identity = await self._gate.enter(websocket.scope, SCOPE, POLICY, query.get("ticket", ""))
+        caller = websocket.scope["atp.caller"]
         guest = Guest(
             session_id=secrets.token_hex(8),
             user_id=identity.user_id,
             key_hash=identity.key_hash,
             device=device_of(query.get("device", ""), websocket.headers.get("user-agent", "")),
-            address=cap_group(client_address(websocket.scope, self._trusted)),
+            address=caller.group,
             last_seq=last_seq,
+            key_prefix=identity.key_prefix,
+            ip=caller.address,
+            key_ends_at=identity.ends_at,
         )
         return Visit(identity, guest, client_id or guest.session_id, span.get_span_context())
 

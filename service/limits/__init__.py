@@ -1,0 +1,1 @@
+"""How much one caller may ask for: rates in sliding windows, and streams at the same time."""
