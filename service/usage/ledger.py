@@ -1,80 +1,59 @@
-"""The durable ledger of usage: an answer is acknowledged once its row is committed.
+"""The durable ledger of usage: an answer is acknowledged once its row is in PostgreSQL or, while PostgreSQL does not
+take it, on this node's disk.
 
 Group commit: rows that arrive while one commit is under way share the next, so that throughput does not pay a round
 trip and an fsync each. A row's id is unique and inserting it again does nothing, so a retry cannot count twice.
+
+A commit that fails, or takes longer than OVERDUE_S, goes to the spool; from then on every row does, until the replay
+has found that PostgreSQL commits again. So an outage costs the callers of one commit half a second, and others nothing.
 """
 
 import asyncio
 import time
-import uuid
 from collections import deque
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
 
 import structlog
-from pydantic_core import to_json
 
-from service.db.pool import Database
 from service.errors import AtpError, DatabaseRejected, DatabaseUnavailable
 from service.telemetry.metrics import Metrics
+from service.usage.row import UsageRow as UsageRow
+from service.usage.spool import Spool
+from service.usage.store import Store
 
 log = structlog.get_logger()
 
 BATCH_ROWS = 1000
-# About ten seconds at full speed; beyond it the database is lost and callers are told so at once.
+# About ten seconds at full speed; beyond it neither the database nor the disk keeps up, and callers are told at once.
 QUEUE_ROWS = 20_000
+# A commit takes milliseconds. Callers are promised an answer within 2 s, most of which is the model's.
+OVERDUE_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 
-# One JSON parameter however many rows: adapting twelve arrays cost more time than the insert.
-INSERT_USAGE = """
-INSERT INTO api_usage (id, request_id, "timestamp", key_hash, user_id, agent, model, tokens_in, tokens_out, cached,
-                       status, duration_s)
-SELECT id, request_id, "timestamp", decode(key_hash, 'hex'), user_id, agent, model, tokens_in, tokens_out, cached,
-       status, duration_s
-FROM json_to_recordset(%s::json) AS new (
-    id uuid, request_id text, "timestamp" timestamptz, key_hash text, user_id text, agent text, model text,
-    tokens_in integer, tokens_out integer, cached boolean, status smallint, duration_s double precision)
-ON CONFLICT (id) DO NOTHING"""
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One metered request; its fields are INSERT_USAGE's columns. `status` is HTTP's; 499: the client left."""
-
-    id: uuid.UUID
-    request_id: str
-    timestamp: datetime
-    key_hash: str  # hexadecimal
-    user_id: str
-    agent: str
-    model: str
-    tokens_in: int
-    tokens_out: int
-    cached: bool
-    status: int
-    duration_s: float
-
-
 Waiting = tuple[UsageRow, "asyncio.Future[None]"]
+Commit = asyncio.Task[list[UsageRow]]
 
 
 class Ledger:
-    """Takes rows; `run()` commits them in groups and is owned by the composition root."""
+    """Takes rows; `run()` makes them durable in groups and is owned by the composition root."""
 
-    def __init__(self, db: Database, metrics: Metrics) -> None:
-        self._db = db
+    def __init__(self, store: Store, spool: Spool, metrics: Metrics) -> None:
+        self._store, self._spool = store, spool
         self._stored = metrics.usage_rows.labels("stored")
+        self._spooled = metrics.usage_rows.labels("spooled")
         self._failed = metrics.usage_rows.labels("failed")
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._direct = True  # whether PostgreSQL is believed to commit
+        self._commits: set[Commit] = set()
 
     def require_open(self) -> None:
-        """Raises DatabaseUnavailable while rows cannot be stored: ask before paying a model for nothing."""
-        if not self._db.up:
+        """Raises DatabaseUnavailable while rows cannot be kept: ask before paying a model for nothing."""
+        if not (self._store.up or self._spool.usable):
             raise DatabaseUnavailable("Usage cannot be recorded now.")
 
     async def record(self, row: UsageRow) -> None:
-        """Return once the row is committed; raises DatabaseUnavailable when it is not."""
+        """Return once the row is durable; raises DatabaseUnavailable or DatabaseRejected when it is not."""
         await asyncio.shield(self.enqueue(row))
 
     def enqueue(self, row: UsageRow) -> asyncio.Future[None]:
@@ -82,66 +61,120 @@ class Ledger:
         if len(self._waiting) >= QUEUE_ROWS:
             self._lost(row)
             raise DatabaseUnavailable("Usage cannot be recorded now.")
-        stored = asyncio.get_running_loop().create_future()
-        stored.add_done_callback(asyncio.Future.exception)  # retrieved, whether or not anybody waits
-        self._waiting.append((row, stored))
+        durable = asyncio.get_running_loop().create_future()
+        durable.add_done_callback(asyncio.Future.exception)  # retrieved, whether or not anybody waits
+        self._waiting.append((row, durable))
         self._arrived.set()
-        return stored
+        return durable
 
     async def run(self) -> None:
-        """Commit what arrives, for ever."""
+        """Make durable what arrives, for ever."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                await self._commit()
+                await self._settle_some()
+
+    def database_works(self) -> None:
+        """The replay has committed: rows go to PostgreSQL again."""
+        if not self._direct:
+            self._direct = True
+            log.info("usage.direct")
 
     async def close(self) -> None:
-        """Commit what still waits, for about CLOSE_TIMEOUT_S; call after `run()` was cancelled."""
+        """Make durable what still waits, for about CLOSE_TIMEOUT_S; call after `run()` was cancelled."""
         ends_at = time.monotonic() + CLOSE_TIMEOUT_S
         while self._waiting and time.monotonic() < ends_at:
-            await self._commit()
+            await self._settle_some()
         for row, _ in self._waiting:
             self._lost(row)
+        if self._commits:
+            await asyncio.wait(self._commits, timeout=CLOSE_TIMEOUT_S)
 
-    async def _commit(self, most: int = BATCH_ROWS) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+    async def _settle_some(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH_ROWS, len(self._waiting)))]
         try:
-            await self._insert([row for row, _ in batch])
+            await self._settle(batch)
         except asyncio.CancelledError:
             self._waiting.extendleft(reversed(batch))
             raise
-        except DatabaseUnavailable as error:
-            self._fail(batch, error)
-        except DatabaseRejected as error:
-            await self._find_the_bad_one(batch, error)
-        except Exception:  # whatever it was, nobody may wait for ever; the owner logs it and starts us again
-            self._fail(batch, DatabaseUnavailable("Usage cannot be recorded now."))
-            raise
-        else:
-            self._stored.inc(len(batch))
-            for _, stored in batch:
-                stored.set_result(None)
 
-    async def _find_the_bad_one(self, batch: list[Waiting], error: DatabaseRejected) -> None:
-        """One row that the database refuses must not cost the others theirs: halve until it stands alone."""
-        if len(batch) == 1:
-            self._fail(batch, error)
-            return
-        self._waiting.extendleft(reversed(batch))
-        middle = len(batch) // 2
-        await self._commit(middle)
-        await self._commit(len(batch) - middle)
+    async def _settle(self, batch: list[Waiting]) -> None:
+        """1. Commit, unless PostgreSQL is believed away and there is room on the disk. 2. When it fails or is overdue:
+        to the spool. 3. When that refuses: wait for the commit after all, and fail the batch with it."""
+        rows, commit = [row for row, _ in batch], None
+        if self._direct or not self._spool.usable:
+            commit = self._begin_commit(rows)
+            await asyncio.wait({commit}, timeout=OVERDUE_S if self._spool.usable else None)
+            if committed(commit):
+                self._commit_counts(batch, commit.result())
+                return
+            self._distrust(commit)
+        try:
+            await self._spool.append(rows)
+        except DatabaseUnavailable as error:
+            await self._last_resort(batch, commit, error)
+        else:
+            self._spooled.inc(len(batch))
+            acknowledge(batch)
+
+    def _begin_commit(self, rows: list[UsageRow]) -> Commit:
+        """A task, so that nobody has to cancel it: once overdue it goes on, until the pool's deadline cuts it."""
+        commit = asyncio.create_task(self._store.insert(rows), name="usage-commit")
+        self._commits.add(commit)
+        commit.add_done_callback(self._commit_ended)
+        return commit
+
+    def _commit_ended(self, commit: Commit) -> None:
+        self._commits.discard(commit)
+        if not commit.cancelled():
+            commit.exception()  # retrieved, also when it was overdue
+
+    def _commit_counts(self, batch: list[Waiting], refused: list[UsageRow]) -> None:
+        self._direct = True
+        if refused:
+            ids = {row.id for row in refused}
+            self._fail([one for one in batch if one[0].id in ids], DatabaseRejected("The database refused the data."))
+            batch = [one for one in batch if one[0].id not in ids]
+        self._stored.inc(len(batch))
+        acknowledge(batch)
+
+    def _distrust(self, commit: Commit) -> None:
+        if self._direct:
+            fault = type(commit.exception()).__name__ if commit.done() and not commit.cancelled() else "overdue"
+            log.warning("usage.spooling", fault=fault)
+        self._direct = False
+
+    async def _last_resort(self, batch: list[Waiting], commit: Commit | None, error: AtpError) -> None:
+        if commit:
+            await asyncio.wait({commit})
+            if committed(commit):
+                self._commit_counts(batch, commit.result())
+                return
+        self._fail(batch, error)
 
     def _fail(self, batch: list[Waiting], error: AtpError) -> None:
-        for row, stored in batch:
+        for row, durable in batch:
             self._lost(row)
-            stored.set_exception(error)
-
-    async def _insert(self, rows: list[UsageRow]) -> None:
-        await self._db.execute("insert_usage", INSERT_USAGE, [to_json(rows).decode()])
+            if not durable.done():
+                durable.set_exception(error)
 
     def _lost(self, row: UsageRow) -> None:
         self._failed.inc()
-        log.error("usage.row_lost", usage_id=str(row.id), user_id=row.user_id, agent=row.agent, model=row.model,
-                  tokens_in=row.tokens_in, tokens_out=row.tokens_out, status=row.status)  # fmt: skip
+        log_lost(row)
+
+
+def committed(commit: Commit) -> bool:
+    return commit.done() and not commit.cancelled() and commit.exception() is None
+
+
+def acknowledge(batch: Iterable[Waiting]) -> None:
+    for _, durable in batch:
+        if not durable.done():
+            durable.set_result(None)
+
+
+def log_lost(row: UsageRow) -> None:
+    """What a lost row said, so that it may be entered by hand; no key, no text."""
+    log.error("usage.row_lost", usage_id=str(row.id), user_id=row.user_id, agent=row.agent, model=row.model,
+              tokens_in=row.tokens_in, tokens_out=row.tokens_out, status=row.status)  # fmt: skip

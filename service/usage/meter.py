@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.usage.ledger import UsageRow
+from service.usage.row import UsageRow
 
 
 @dataclass
@@ -19,13 +19,16 @@ class Meter:
     model: str
     tokens_in: int = 0
     tokens_out: int = 0
+    cost_usd: float = 0.0
+    cached: bool = False
     started: float = field(default_factory=time.perf_counter)
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def add(self, tokens_in: int, tokens_out: int) -> None:
+    def add(self, tokens_in: int, tokens_out: int, cost_usd: float = 0.0) -> None:
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        self.cost_usd += cost_usd
 
     def row(self, status: int) -> UsageRow:
         return UsageRow(
@@ -38,7 +41,8 @@ class Meter:
             model=self.model,
             tokens_in=self.tokens_in,
             tokens_out=self.tokens_out,
-            cached=False,
+            cached=self.cached,
             status=status,
             duration_s=time.perf_counter() - self.started,
+            cost_usd=self.cost_usd,
         )

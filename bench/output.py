@@ -1,0 +1,22 @@
+"""What a measuring process printed."""
+
+import asyncio
+import json
+from typing import Any
+
+PATIENCE_S = 240.0
+
+
+async def printed(*command: str) -> dict[str, Any]:
+    """Run it and parse its one JSON document; raises RuntimeError when it fails."""
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, _ = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise RuntimeError(f"{command[-2]} failed with exit code {process.returncode}")
+    return dict(json.loads(output))
