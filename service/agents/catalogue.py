@@ -3,6 +3,7 @@
 import hashlib
 import tomllib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ class Parameters(BaseModel):
     max_tokens: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]] | None, Field(max_length=4)] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
 
     def over(self, base: "Parameters") -> "Parameters":
         """These parameters, and the base's where these are silent."""
@@ -41,10 +44,14 @@ class Agent(BaseModel):
     model: str | None = None
     parameters: Parameters = Parameters()
 
-    @property
+    @cached_property
     def revision(self) -> str:
         """Changes whenever the agent would answer differently; part of every cache key."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+# A model asked without an agent: no instructions, no parameters of its own.
+DIRECT = Agent(name="Direct", description="The model itself.", instructions="")
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,27 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. `finish_reason` is the server's: stop, length, content_filter…"""
+    """A whole answer. `finish_reason` is the server's: stop, length, content_filter…
+
+    `age_s` is None for one that was just given, else for how long it has been known: its tokens are 0, for nothing was
+    asked of a model.
+    """
 
     text: str
     tokens: Tokens
     finish_reason: str
+    age_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of a streamed answer."""
+    """The next piece of a streamed answer; `age_s` as in Answer."""
 
     text: str
+    age_s: float | None = None
+
+
+Item = Delta | Answer  # of a stream: pieces, then the whole
 
 
 class ModelClient(Protocol):
@@ -58,7 +67,7 @@ class ModelClient(Protocol):
 
     async def complete(self, prompt: Prompt, headers: Mapping[str, str]) -> Answer: ...
 
-    def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Answer, None]:
+    def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Item, None]:
         """Deltas, then the whole Answer as the last item."""
         ...
 

@@ -13,7 +13,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from service.agents.messages import Answer, Delta, Prompt, Tokens, estimate
+from service.agents.messages import Answer, Delta, Item, Prompt, Tokens, estimate
 from service.agents.sse import data_lines
 from service.errors import UpstreamError, UpstreamTimeout
 from service.settings import Settings
@@ -85,7 +85,7 @@ class OpenAIClient:
         tokens = body.usage.tokens() if body.usage else None
         return Answer(text, tokens or estimate(prompt, len(text)), body.choices[0].finish_reason or "stop")
 
-    async def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Answer, None]:
+    async def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Item, None]:
         pieces: list[str] = []
         tokens, finish_reason = None, ""
         async with contextlib.aclosing(self._bodies(prompt, headers)) as bodies:

@@ -1,14 +1,15 @@
 """Several agents side by side: one that fails is reported in its place and does not spoil the others."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
-from service.agents.messages import Answer, Delta
-from service.agents.runner import Question, Runner
+from service.agents.messages import Answer, Delta, Item
+from service.agents.runner import Question
 from service.background import end
 from service.errors import AtpError
 
@@ -21,34 +22,42 @@ class Outcome:
     """What became of one question, or the next piece of it."""
 
     question: Question
-    item: Delta | Answer | AtpError
+    item: Item | AtpError
 
 
-async def complete_all(runner: Runner, questions: list[Question]) -> list[Outcome]:
+class Asker(Protocol):
+    """Whoever answers questions: the runner, or what stands before it. Both raise AtpError."""
+
+    async def complete(self, question: Question) -> Answer: ...
+
+    def stream(self, question: Question) -> AsyncGenerator[Item, None]: ...
+
+
+async def complete_all(asker: Asker, questions: Sequence[Question]) -> list[Outcome]:
     """Ask all at once; in the order of the questions, each with its Answer or AtpError."""
     if len(questions) == 1:
-        return [await attempt(runner, questions[0])]
+        return [await attempt(asker, questions[0])]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(attempt(runner, question)) for question in questions]
+        tasks = [group.create_task(attempt(asker, question)) for question in questions]
     return [task.result() for task in tasks]
 
 
-async def attempt(runner: Runner, question: Question) -> Outcome:
+async def attempt(asker: Asker, question: Question) -> Outcome:
     try:
-        return Outcome(question, await runner.complete(question))
+        return Outcome(question, await asker.complete(question))
     except AtpError as error:
         return Outcome(question, error)
 
 
-def stream_all(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
+def stream_all(asker: Asker, questions: Sequence[Question]) -> AsyncGenerator[Outcome, None]:
     """The pieces of all answers as they come; each question's last Outcome is its Answer or AtpError."""
-    return stream_one(runner, questions[0]) if len(questions) == 1 else stream_merged(runner, questions)
+    return stream_one(asker, questions[0]) if len(questions) == 1 else stream_merged(asker, questions)
 
 
-async def stream_merged(runner: Runner, questions: list[Question]) -> AsyncGenerator[Outcome, None]:
+async def stream_merged(asker: Asker, questions: Sequence[Question]) -> AsyncGenerator[Outcome, None]:
     queue: asyncio.Queue[Outcome] = asyncio.Queue(QUEUE_ITEMS)
     # Not a TaskGroup: it may not span a yield, where a closed generator could leave it in another task.
-    tasks = [asyncio.create_task(pump(runner, question, queue)) for question in questions]
+    tasks = [asyncio.create_task(pump(asker, question, queue)) for question in questions]
     try:
         unfinished = len(tasks)
         while unfinished:
@@ -59,18 +68,18 @@ async def stream_merged(runner: Runner, questions: list[Question]) -> AsyncGener
         await end(*tasks)
 
 
-async def stream_one(runner: Runner, question: Question) -> AsyncGenerator[Outcome, None]:
+async def stream_one(asker: Asker, question: Question) -> AsyncGenerator[Outcome, None]:
     try:
-        async with aclosing(runner.stream(question)) as items:
+        async with aclosing(asker.stream(question)) as items:
             async for item in items:
                 yield Outcome(question, item)
     except AtpError as error:
         yield Outcome(question, error)
 
 
-async def pump(runner: Runner, question: Question, queue: asyncio.Queue[Outcome]) -> None:
+async def pump(asker: Asker, question: Question, queue: asyncio.Queue[Outcome]) -> None:
     try:
-        async with aclosing(stream_one(runner, question)) as outcomes:
+        async with aclosing(stream_one(asker, question)) as outcomes:
             async for outcome in outcomes:
                 await queue.put(outcome)
     except Exception as error:  # noqa: BLE001 - a bug in one stream must end it, or its reader waits for ever

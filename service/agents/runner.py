@@ -1,15 +1,15 @@
 """Runs an agent on a model, with the call's metrics and span."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.agents.catalogue import Agent, Catalogue, Parameters
-from service.agents.messages import Answer, Delta, Message, ModelClient, Prompt
+from service.agents.catalogue import DIRECT, Agent, Catalogue, Parameters
+from service.agents.messages import Answer, Item, Message, ModelClient, Prompt
 from service.errors import AtpError
 from service.telemetry.metrics import Metrics
 
@@ -31,12 +31,19 @@ class Runner:
     def __init__(self, catalogue: Catalogue, client: ModelClient, metrics: Metrics, tracer: Tracer) -> None:
         self._catalogue, self._client, self._metrics, self._tracer = catalogue, client, metrics, tracer
 
-    def question(self, agent_id: str, task: str, model_id: str | None, parameters: Parameters) -> Question:
-        """Raises NotFound for an agent or model there is not."""
+    def question(
+        self, agent_id: str, messages: Sequence[Message], model_id: str | None, parameters: Parameters
+    ) -> Question:
+        """For an agent, whose instructions come before the messages; raises NotFound for an agent or model there is
+        not."""
         agent = self._catalogue.agent(agent_id)
         model = self._catalogue.model(model_id, agent)
-        messages = (Message("system", agent.instructions.strip()), Message("user", task))
-        return Question(agent, Prompt(model, messages, parameters.over(agent.parameters)))
+        whole = (Message("system", agent.instructions.strip()), *messages)
+        return Question(agent, Prompt(model, whole, parameters.over(agent.parameters)))
+
+    def direct(self, model_id: str, messages: Sequence[Message], parameters: Parameters) -> Question:
+        """For a model without an agent; raises NotFound."""
+        return Question(DIRECT, Prompt(self._catalogue.model(model_id), tuple(messages), parameters))
 
     async def complete(self, question: Question) -> Answer:
         """Raises UpstreamError or UpstreamTimeout."""
@@ -44,7 +51,7 @@ class Runner:
             call.answer = await self._client.complete(question.prompt, call.headers())
             return call.answer
 
-    async def stream(self, question: Question) -> AsyncGenerator[Delta | Answer, None]:
+    async def stream(self, question: Question) -> AsyncGenerator[Item, None]:
         """Deltas, then the Answer; raises as `complete`, also in the middle."""
         started = time.perf_counter()
         waiting = True

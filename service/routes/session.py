@@ -5,7 +5,9 @@ import time
 from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.websockets import WebSocket
+from typing_extensions import TypedDict
 
+from service.http.contract import answers
 from service.http.operation import Call
 from service.live.bus import Bus
 from service.live.bus_entries import Seq
@@ -19,15 +21,21 @@ from service.routes.conversation import Conversation, Conversations
 from service.telemetry.socket_metrics import SocketMetrics
 
 
+class TicketAnswer(TypedDict):
+    ticket: str
+    expires_in_s: float
+
+
 class TicketRoutes:
     def __init__(self, tickets: Tickets) -> None:
         self._tickets = tickets
 
+    @answers(TicketAnswer, status=201)
     async def create(self, call: Call[None]) -> Response:
         """A ticket opens one WebSocket, within 30 s, as the owner of this key."""
         ticket = await self._tickets.issue(call.identity.key_hash)
-        answer = to_json({"ticket": ticket, "expires_in_s": TICKET_S})
-        return Response(answer, 201, {"cache-control": "no-store"}, media_type="application/json")
+        answer = TicketAnswer(ticket=ticket, expires_in_s=TICKET_S)
+        return Response(to_json(answer), 201, {"cache-control": "no-store"}, media_type="application/json")
 
 
 class SessionRoutes:
