@@ -32,7 +32,8 @@ SETTINGS: Mapping[str, Any] = {
     "db_pool_size": 2,
     "db_max_overflow": 8,
     "websockets_per_key": 1000,
-    **{f"rate_limit_{group}": UNLIMITED for group in ("chat", "api", "keys", "admin")},
+    **{f"rate_limit_{group}": UNLIMITED for group in ("chat", "api", "keys", "admin", "address", "auth_failures")},
+    "streams_per_key": 10_000,
 }
 
 
@@ -45,7 +46,10 @@ class NodeProcess:
     def __init__(self, folder: StateFolder, name: str, **settings: Any) -> None:
         """`settings` are the node's, by their lower-case names."""
         self.name, self.key = name, ""
-        self._folder, self._settings = folder, {**SETTINGS, "node_name": name, **settings}
+        self._folder, self._settings = (
+            folder,
+            {**SETTINGS, "node_name": name, "usage_spool_dir": folder.path / "spool", **settings},
+        )
         self._private_port = 0
         self.url = ""
         self.http: httpx2.AsyncClient
@@ -69,6 +73,10 @@ class NodeProcess:
             await self._child.kill()
             raise
 
+    @property
+    def private_url(self) -> str:
+        return f"http://{HOST}:{self._private_port}"
+
     async def kill(self) -> None:
         """As `kill -9`."""
         await self._child.kill()
@@ -88,10 +96,11 @@ class NodeProcess:
 
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[None]:
-        private = f"http://{HOST}:{self._private_port}"
         async with (
-            httpx2.AsyncClient(base_url=self.url, headers={"x-api-key": self.key}, timeout=10) as self.http,
-            httpx2.AsyncClient(base_url=private, timeout=10) as self.private,
+            httpx2.AsyncClient(
+                verify=False, base_url=self.url, headers={"x-api-key": self.key}, timeout=10
+            ) as self.http,
+            httpx2.AsyncClient(verify=False, base_url=self.private_url, timeout=10) as self.private,
         ):
             yield
 

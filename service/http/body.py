@@ -60,8 +60,8 @@ def too_large(limit_bytes: int) -> PayloadTooLarge:
 
 
 def parse(data: bytes, model: type[Body]) -> Body:
-    """Raises BadRequest or Invalid."""
-    return validated(lambda: model.model_validate_json(data))
+    """Raises BadRequest or Invalid. Strict, as the schema is that callers are shown: `"5"` is not 5, nor 1 true."""
+    return validated(lambda: model.model_validate_json(data, strict=True))
 
 
 def validated(validate: Callable[[], Valid]) -> Valid:

@@ -10,10 +10,11 @@ import structlog
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import AtpError
-from service.http.problems import problem_response
+from service.http.problems import answer_for
 from service.telemetry.metrics import Metrics
 from service.telemetry.sentry import ErrorReporter
 
@@ -100,7 +101,7 @@ class Context:
         self._observers.reporter.capture(error, request_id=exchange.request_id, route=exchange.route)
         exchange.span.record_exception(error)
         if not exchange.status:
-            response = problem_response(AtpError(), exchange.request_id)
+            response = answer_for(Request(exchange.scope), AtpError())
             await response(exchange.scope, receive, exchange.send)
 
     def _observe(self, exchange: Exchange) -> None:

@@ -37,6 +37,7 @@ class SocketEndpoint(Generic[Visit]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["atp.request_id"] = request_id_of(scope["headers"])
+        scope["atp.headers"] = []  # what any part on the way adds to a refusal
         structlog.contextvars.bind_contextvars(request_id=scope["atp.request_id"])
         websocket = WebSocket(scope, receive, send)
         try:
@@ -85,5 +86,6 @@ async def deny(websocket: WebSocket, error: AtpError) -> None:
     request_id = websocket.scope["atp.request_id"]
     response = problem_response(error, request_id)
     response.headers["x-request-id"] = request_id
+    response.raw_headers.extend(websocket.scope["atp.headers"])
     response.headers["connection"] = "close"  # as the server does: nobody may reuse it (RFC 9112, 9.6)
     await websocket.send_denial_response(response)

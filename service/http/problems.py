@@ -15,6 +15,7 @@ from starlette.types import ExceptionHandler
 
 from service import errors
 from service.errors import AtpError
+from service.http.openai_errors import openai_error, openai_status
 
 BY_STATUS: dict[int, type[AtpError]] = {
     error.status: error
@@ -40,24 +41,40 @@ def problem(error: AtpError, request_id: str) -> dict[str, Any]:
 
 
 def problem_response(error: AtpError, request_id: str) -> Response:
+    document = to_json(problem(error, request_id))
+    return Response(document, error.status, headers_of(error), media_type="application/problem+json")
+
+
+def openai_response(error: AtpError, request_id: str) -> Response:
+    document = to_json(openai_error(problem(error, request_id)))
+    return Response(document, openai_status(error.status), headers_of(error), media_type="application/json")
+
+
+def headers_of(error: AtpError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:
         headers["www-authenticate"] = 'Bearer realm="atp"'
-    return Response(to_json(problem(error, request_id)), error.status, headers, media_type="application/problem+json")
+    return headers
+
+
+def answer_for(request: Request, error: AtpError) -> Response:
+    """OpenAI's clients understand nothing but OpenAI's own shape of an error."""
+    respond = openai_response if request.url.path.startswith("/v1/") else problem_response
+    return respond(error, request.scope["atp.request_id"])
 
 
 async def on_atp_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AtpError)  # noqa: S101 - the table below says so; mypy cannot
-    return problem_response(error, request.scope["atp.request_id"])
+    return answer_for(request, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own 404, 405 and 413, in our words."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     known = BY_STATUS.get(error.status_code, errors.BadRequest)()
-    response = problem_response(known, request.scope["atp.request_id"])
+    response = answer_for(request, known)
     response.headers.update(error.headers or {})
     return response
 

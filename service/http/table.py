@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from starlette.routing import BaseRoute, Route, Router
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 
@@ -24,8 +25,21 @@ class Table(Router):
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if route is None:
-            await super().app(scope, receive, send)
+            await self._tried(scope, receive, send)
             return
         scope["route"] = route
         scope["endpoint"], scope["path_params"] = route.endpoint, {}
         await route.app(scope, receive, send)
+
+    async def _tried(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette's way; its 405 names the methods of one route, RFC 9110 (15.5.6) wants those of the whole path."""
+        try:
+            await super().app(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code == 405:
+                error.headers = {"Allow": ", ".join(self._methods(scope))}
+            raise
+
+    def _methods(self, scope: Scope) -> list[str]:
+        here = (route for route in self.routes if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE)
+        return sorted({method for route in here for method in route.methods or ()})

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from service.admin.audit import Action, Actor, Audit, Recorded
 from service.devices import Device
 from service.errors import Invalid, NotFound
-from service.keys.blocks import delete_block, upsert_block
+from service.keys.block_store import Subject, delete_block, upsert_block
 from service.live.messages import DRAIN_WITHIN_S, AnyMessage, Blocked, Disconnect, Drain
+from service.routes.admin_answers import BroadcastAnswer, DisconnectAnswer, DrainAnswer, LiftAnswer
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest, digest
 from service.routes.admin_stats import Answered
 
@@ -53,7 +54,7 @@ class AdminActions:
     ) -> None:
         self._node, self._audit, self._fleet, self._own, self._bus, self._clock = node, audit, fleet, own, bus, clock
 
-    async def broadcast(self, by: Actor, asked: BroadcastRequest, key: str | None) -> dict[str, Any]:
+    async def broadcast(self, by: Actor, asked: BroadcastRequest, key: str | None) -> BroadcastAnswer:
         """Send a message; the same key again sends the same message again, with the id and the end it had.
 
         Nodes drop an id they have seen, so the repetition reaches only those that a crash had kept it from.
@@ -63,19 +64,24 @@ class AdminActions:
             DatabaseUnavailable: it cannot be audited; nothing was sent.
         """
         found = await self._fleet.sockets(users=unique(asked.users), devices=unique(asked.devices))
-        answer = {"id": None, "recipients": found.result, "audience": asked.audience, "dry_run": asked.dry_run}
+        answer: BroadcastAnswer = {
+            "id": None,
+            "recipients": found.result,
+            "audience": asked.audience,
+            "dry_run": asked.dry_run,
+            "degraded": found.degraded,
+            "expires_at": None,
+            "repeated": False,
+        }
         if asked.dry_run:
-            return answer | {"degraded": found.degraded, "expires_at": None, "repeated": False}
+            return answer
         recorded = await self._audit.record(self._broadcast_action(by, asked, key))
         expires_at_ms = recorded.details["expires_at_ms"]
         degraded = await self._say(asked.push(str(recorded.id), expires_at_ms))
         expires_at = datetime.fromtimestamp(expires_at_ms / 1000, UTC)
-        return answer | {
-            "id": str(recorded.id),
-            "degraded": degraded or found.degraded,
-            "expires_at": expires_at.isoformat(),
-            "repeated": not recorded.first,
-        }
+        answer["id"], answer["expires_at"] = str(recorded.id), expires_at.isoformat()
+        answer["degraded"], answer["repeated"] = degraded or found.degraded, not recorded.first
+        return answer
 
     def _broadcast_action(self, by: Actor, asked: BroadcastRequest, key: str | None) -> Action:
         """`data` is not kept, its digest is part of the body's."""
@@ -83,7 +89,7 @@ class AdminActions:
         details = asked.model_dump(include={"message", "title", "users", "devices"}, exclude_none=True)
         return Action(by, "broadcast", asked.audience, details | {"expires_at_ms": expires_at_ms}, key, digest(asked))
 
-    async def disconnect(self, by: Actor, user_id: str, asked: DisconnectRequest) -> dict[str, Any]:
+    async def disconnect(self, by: Actor, user_id: str, asked: DisconnectRequest) -> DisconnectAnswer:
         """Close a user's sockets, or one; with `block_s` the block is in force before they are closed.
 
         Raises:
@@ -92,20 +98,25 @@ class AdminActions:
         if asked.block_s and user_id == by.user_id:
             raise Invalid("You cannot block yourself: nobody could ask to be let in again.")
         sockets, unsure = await self._matching(user_id, asked.session_id)
-        answer = {"id": None, "user_id": user_id, "sockets": sockets, "blocked_until": None, "dry_run": asked.dry_run}
+        answer: DisconnectAnswer = {
+            "id": None,
+            "user_id": user_id,
+            "sockets": sockets,
+            "blocked_until": None,
+            "dry_run": asked.dry_run,
+            "degraded": unsure,
+        }
         if asked.dry_run:
-            return answer | {"degraded": unsure}
+            return answer
         recorded, until = await self._record_disconnect(by, user_id, asked)
         said: list[AnyMessage] = []
         if until:
             said.append(blocked(recorded, user_id, until.timestamp(), asked.reason))
         said.append(Disconnect(id=str(recorded.id), user_id=user_id, session_id=asked.session_id, reason=asked.reason))
         degraded = await self._say(*said)
-        return answer | {
-            "id": str(recorded.id),
-            "blocked_until": until and until.isoformat(),
-            "degraded": degraded or unsure,
-        }
+        answer["id"], answer["degraded"] = str(recorded.id), degraded or unsure
+        answer["blocked_until"] = until.isoformat() if until else None
+        return answer
 
     async def _matching(self, user_id: str, session_id: str | None) -> tuple[int, bool]:
         """How many sockets it concerns, and whether only this node's are known.
@@ -128,10 +139,12 @@ class AdminActions:
         async with self._audit.recording(action) as (connection, recorded):
             until = None
             if asked.block_s:
-                until = await upsert_block(connection, user_id, asked.block_s, asked.reason, by.user_id)
+                until = await upsert_block(
+                    connection, Subject("user", user_id), asked.block_s, asked.reason, by.user_id
+                )
             return recorded, until
 
-    async def lift_block(self, by: Actor, user_id: str) -> dict[str, Any]:
+    async def lift_block(self, by: Actor, user_id: str) -> LiftAnswer:
         """Let a user in again.
 
         Raises:
@@ -139,12 +152,12 @@ class AdminActions:
             DatabaseUnavailable: it cannot be audited; nothing was done.
         """
         async with self._audit.recording(Action(by, "lift_block", user_id, {})) as (connection, recorded):
-            if not await delete_block(connection, user_id):
+            if not await delete_block(connection, Subject("user", user_id)):
                 raise NotFound("This user is not blocked.")
         degraded = await self._say(blocked(recorded, user_id, 0))
         return {"id": str(recorded.id), "user_id": user_id, "degraded": degraded}
 
-    async def drain(self, by: Actor, node: str | None, rate: float) -> dict[str, Any]:
+    async def drain(self, by: Actor, node: str | None, rate: float) -> DrainAnswer:
         """Ask a node to let its sockets go at `rate` a second; 0 ends it.
 
         Raises:
@@ -174,7 +187,7 @@ class AdminActions:
 
 def blocked(recorded: Recorded, user_id: str, until_s: float, reason: str = "") -> Blocked:
     """A message of its own id: the action's may be its Disconnect's, and nodes act on an id once."""
-    return Blocked(id=f"{recorded.id}:block", user_id=user_id, until_s=until_s, reason=reason)
+    return Blocked(id=f"{recorded.id}:block", subject=user_id, until_s=until_s, reason=reason)
 
 
 def unique(values: list[Any] | None) -> list[Any] | None:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from starlette.datastructures import QueryParams
 
 from service.devices import DEVICES, Device
-from service.http.body import validated
+from service.errors import Invalid
+from service.http.body import SHOWN_FAULTS, validated
 from service.live.messages import Push, decode, encode
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -114,12 +116,23 @@ class DrainRequest(NodeRequest):
 
 
 class RetryHeader(BaseModel):
+    """The same key again is the same request again, whose answer may have been lost."""
+
     model_config = STRICT
-    key: Annotated[Id, AfterValidator(ascii_only)] = Field(alias="Idempotency-Key")
+    key: Annotated[Id, AfterValidator(ascii_only)] | None = Field(
+        None, alias="Idempotency-Key", description="Of one's own making, for each request another one."
+    )
 
 
 def fitted(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values of a path, a query or a header as a model; raises Invalid, naming them."""
+    """Values of a path, a query or a header as a model; raises Invalid, naming them.
+
+    A name that stands in a query twice is refused: one of its values would be overlooked.
+    """
+    if isinstance(values, QueryParams) and len(values.multi_items()) > len(values):
+        names = [name for name, _ in values.multi_items()]
+        faults = [{"field": name, "message": "is given more than once"} for name in values if names.count(name) > 1]
+        raise Invalid("The request does not fit the schema.", errors=faults[:SHOWN_FAULTS])
     return validated(lambda: model.model_validate(dict(values)))
 
 

@@ -3,10 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from service.devices import DEVICES, Device
 from service.errors import StateUnavailable
+from service.presence.stats import OnlineUsers
+from service.routes.admin_answers import (
+    Card,
+    DashboardAnswer,
+    HubStats,
+    OnlineUser,
+    OnlineUsersPage,
+    PoolStats,
+    RedisStats,
+    SystemAnswer,
+    WebSocketAnswer,
+)
+from service.telemetry.system import Sample
 
 Result = TypeVar("Result", covariant=True)
 
@@ -33,7 +46,7 @@ class OnlinePage(Protocol):
 class Fleet(Protocol):
     """What is known of all nodes; of this one only where `degraded`."""
 
-    async def get_stats(self) -> dict[str, Any]: ...
+    async def get_stats(self) -> OnlineUsers: ...
     async def sockets(self, users: list[str] | None = None, devices: list[Device] | None = None) -> Answered[int]: ...
     async def online_page(self, cursor: str, limit: int) -> Answered[OnlinePage]: ...
     async def nodes(self) -> Answered[list[dict[str, Any]]]: ...
@@ -44,7 +57,7 @@ class OwnSockets(Protocol):
 
 
 class System(Protocol):
-    def sample(self) -> dict[str, Any]: ...
+    def sample(self) -> Sample: ...
 
 
 class AdminStats:
@@ -62,16 +75,24 @@ class AdminStats:
         self._node, self._fleet, self._own, self._system = node, fleet, own, system
         self._pool, self._redis = pool, redis
 
-    async def online_users(self) -> dict[str, Any]:
+    async def online_users(self) -> OnlineUsers:
         return await self._fleet.get_stats()
 
-    async def system(self) -> dict[str, Any]:
+    async def system(self) -> SystemAnswer:
         """This node's process, machine and connections, and under `fleet` the cards of all nodes (or its own alone)."""
         redis, cards = await asyncio.gather(self._redis_or_none(), self._fleet.nodes())
-        own = {"node": self._node, **self._system.sample(), "database": self._pool(), "redis": redis}
-        return own | {"fleet": cards.result, "degraded": cards.degraded}
+        sample = self._system.sample()
+        return {
+            "node": self._node,
+            "process": sample["process"],
+            "machine": sample["machine"],
+            "database": cast(PoolStats, self._pool()),
+            "redis": redis,
+            "fleet": cast(list[Card], cards.result),
+            "degraded": cards.degraded,
+        }
 
-    async def websocket(self) -> dict[str, Any]:
+    async def websocket(self) -> WebSocketAnswer:
         """The fleet's sockets by device, this node's hub, and per node what the cards say."""
         counting = (self._fleet.sockets(devices=[device]) for device in DEVICES)
         answers, cards = await asyncio.gather(asyncio.gather(*counting), self._fleet.nodes())
@@ -79,27 +100,27 @@ class AdminStats:
         return {
             "sockets": sum(counts),
             "devices": dict(zip(DEVICES, counts, strict=True)),
-            "node": {"node": self._node, **self._own.stats()},
-            "nodes": cards.result,
+            "node": cast(HubStats, {"node": self._node, **self._own.stats()}),
+            "nodes": cast(list[Card], cards.result),
             "degraded": cards.degraded or any(answered.degraded for answered in answers),
         }
 
-    async def dashboard(self) -> dict[str, Any]:
+    async def dashboard(self) -> DashboardAnswer:
         """All of it, as of one moment."""
         online, system, websocket = await asyncio.gather(self.online_users(), self.system(), self.websocket())
         at = datetime.now(UTC).isoformat()
         return {"at": at, "node": self._node, "online_users": online, "system": system, "websocket": websocket}
 
-    async def online_page(self, cursor: str, limit: int) -> dict[str, Any]:
+    async def online_page(self, cursor: str, limit: int) -> OnlineUsersPage:
         """One page of the users who are online; raises Invalid for a cursor that is none of ours."""
         answered = await self._fleet.online_page(cursor, limit)
-        page, names = answered.result, ("user_id", "sockets", "rest_sessions")
-        users = [dict(zip(names, user, strict=True)) for user in page.users]
+        page = answered.result
+        users = [OnlineUser(user_id=id_, sockets=sockets, rest_sessions=rest) for id_, sockets, rest in page.users]
         return {"users": users, "next_cursor": page.next_cursor or None, "degraded": answered.degraded}
 
-    async def _redis_or_none(self) -> dict[str, Any] | None:
+    async def _redis_or_none(self) -> RedisStats | None:
         """None while Redis is away: the rest is wanted most just then."""
         try:
-            return await self._redis()
+            return cast(RedisStats, await self._redis())
         except StateUnavailable:
             return None

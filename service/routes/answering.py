@@ -1,151 +1,123 @@
-"""One chat under way, whatever carries it: what it used, and its answer piece by piece."""
+"""Begins chats and sees them through, whatever carries them."""
 
-from collections.abc import AsyncGenerator, Iterable
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from service.agents.catalogue import Parameters
-from service.agents.messages import Answer, Delta, Tokens, estimate
-from service.agents.parallel import Outcome
-from service.agents.runner import Question
-from service.errors import AtpError, DatabaseUnavailable
-from service.http.context import CLIENT_CLOSED
+from service.agents.messages import Answer, Delta, Message
+from service.agents.parallel import Asker, Outcome, complete_all, stream_all
+from service.agents.runner import Question, Runner
+from service.agents.session_records import Turn
+from service.agents.sessions import Sessions
+from service.errors import DatabaseUnavailable
 from service.http.problems import problem
-from service.keys.verifier import Identity
-from service.usage.ledger import Ledger, UsageRow
-from service.usage.meter import Meter
+from service.routes.chat_requests import ANY, BatchItem, ChatRequest
+from service.routes.chats import Caller, Chat, Exchange
+from service.usage.ledger import Ledger
 
 Event = tuple[str, dict[str, Any]]  # its name and its fields
 
-MAX_AGENTS = 8
-AgentName = Annotated[str, Field(min_length=1, max_length=63)]
+
+class Recall(Protocol):
+    """What may answer in a model's place."""
+
+    def asker(self, caller: Caller, *, several: bool = False, context: bool = False) -> Asker: ...
 
 
-class ChatRequest(BaseModel):
-    """A task for one agent, or for several side by side."""
+class Answering:
+    """An answer is acknowledged once its usage row is durable."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    agent: AgentName | None = None
-    agents: Annotated[list[AgentName] | None, Field(min_length=1, max_length=MAX_AGENTS)] = None
-    task: Annotated[str, Field(min_length=1, max_length=400_000)]
-    model: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    parameters: Parameters = Parameters()
-    stream: bool = False
+    def __init__(self, runner: Runner, recall: Recall, sessions: Sessions, ledger: Ledger) -> None:
+        self._runner, self._recall, self._sessions, self._ledger = runner, recall, sessions, ledger
 
-    @model_validator(mode="after")
-    def one_or_several(self) -> "ChatRequest":
-        if (self.agent is None) == (self.agents is None):
-            raise ValueError("give either agent or agents")
-        if self.agents and len(set(self.agents)) != len(self.agents):
-            raise ValueError("agents must differ from each other")
-        return self
+    async def begin(self, caller: Caller, asked: BatchItem) -> Chat:
+        """Raises NotFound for an agent or model there is not, DatabaseUnavailable while usage cannot be recorded."""
+        self._ledger.require_open()
+        exchange, messages = None, [Message("user", asked.task)]
+        if isinstance(asked, ChatRequest) and asked.session_id:
+            exchange = Exchange(caller.identity.user_id, asked.session_id, asked.task)
+            messages = [*await self._sessions.history(exchange.user_id, exchange.session_id), *messages]
+        questions = [
+            self._runner.question(agent, messages, asked.model, asked.parameters) for agent in asked.agent_ids()
+        ]
+        several = asked.agents is not None
+        context = exchange is not None
+        asker = self._recall.asker(caller, several=several, context=context)
+        bypass = context or caller.caching != ANY
+        return Chat(caller, questions, asker, exchange, several=several, bypass=bypass)
 
-    def agent_ids(self) -> list[str]:
-        return self.agents or [self.agent or ""]
+    def begin_direct(self, caller: Caller, question: Question, *, context: bool) -> Chat:
+        """A chat of one question that is made already; `context`: it holds a conversation, so it is nobody else's.
 
+        Raises DatabaseUnavailable.
+        """
+        self._ledger.require_open()
+        bypass = context or caller.caching != ANY
+        return Chat(caller, [question], self._recall.asker(caller, context=context), bypass=bypass)
 
-class Chat:
-    """One chat request on its way: its questions, what it used, how its answers are written."""
+    async def complete(self, chat: Chat) -> list[Outcome]:
+        """The whole answers, or their errors, in the order asked; cancelled, it leaves a row of what was used."""
+        try:
+            outcomes = await complete_all(chat.asker, chat.questions)
+        except asyncio.CancelledError:
+            self._ledger.enqueue(chat.row_when_left())
+            raise
+        for outcome in outcomes:
+            chat.take(outcome)
+        await self._finish(chat, outcomes)
+        return outcomes
 
-    def __init__(
-        self, body: ChatRequest, identity: Identity, request_id: str, started: float, questions: list[Question]
-    ) -> None:
-        self.body, self.request_id, self.questions = body, request_id, questions
-        agents = ",".join(question.agent.id for question in questions)
-        models = ",".join(dict.fromkeys(question.prompt.model.id for question in questions))
-        self.meter = Meter(request_id, identity.key_hash, identity.user_id, agents, models, started=started)
-        self._unfinished = {question.agent.id: 0 for question in questions}  # characters streamed so far
-        self._estimated = False
-        self._errors: list[AtpError] = []
+    def stream(self, chat: Chat) -> AsyncGenerator[Outcome, None]:
+        return stream_all(chat.asker, chat.questions)
 
-    def take(self, outcome: Outcome) -> None:
-        """Account for one outcome."""
-        agent_id, item = outcome.question.agent.id, outcome.item
-        if isinstance(item, Delta):
-            self._unfinished[agent_id] += len(item.text)
-            return
-        streamed = self._unfinished.pop(agent_id)
-        if isinstance(item, Answer):
-            self._add(item.tokens)
-            return
-        self._errors.append(item)
-        if streamed:  # it was read and written, so it was paid
-            self._add(estimate(outcome.question.prompt, streamed))
+    def left(self, chat: Chat) -> None:
+        """The client is gone; no await is possible here."""
+        self._ledger.enqueue(chat.row_when_left())
 
-    def _add(self, tokens: Tokens) -> None:
-        self._estimated |= tokens.estimated
-        self.meter.add(tokens.input, tokens.output)
+    async def fail(self, chat: Chat, outcome: Outcome) -> None:
+        """The only agent failed before its first word."""
+        chat.take(outcome)
+        await self._ledger.record(chat.row())
 
-    @property
-    def status(self) -> int:
-        """200 while one agent answered, else the first one's failure."""
-        return self._errors[0].status if len(self._errors) == len(self.questions) else 200
+    async def events(self, chat: Chat, outcomes: AsyncGenerator[Outcome, None]) -> AsyncGenerator[Event, None]:
+        """The answer piece by piece; `done` comes last, once the usage is durable. An `error` without an agent is the
+        end.
 
-    def raise_if_all_failed(self) -> None:
-        if self.status != 200:
-            raise self._errors[0]
+        Closed early, it leaves a row of what was used by then.
+        """
+        ends: list[Outcome] = []
+        whole = False
+        try:
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    chat.take(outcome)
+                    if not isinstance(outcome.item, Delta):
+                        ends.append(outcome)
+                    elif not outcome.item.text:
+                        continue
+                    yield chat.event(outcome)
+            whole = True
+            await self._finish(chat, ends)
+            yield "done", {"id": str(chat.meter.id), "usage": chat.usage()}
+        except DatabaseUnavailable as error:
+            yield "error", {"error": problem(error, chat.request_id)}
+        finally:
+            if not whole:
+                self.left(chat)
 
-    def row_when_left(self) -> UsageRow:
-        """The usage of a client that left: what the models had read and written by then, estimated."""
-        for question in self.questions:
-            if question.agent.id in self._unfinished:
-                self._add(estimate(question.prompt, self._unfinished[question.agent.id]))
-        return self.meter.row(CLIENT_CLOSED)
+    async def _finish(self, chat: Chat, outcomes: Sequence[Outcome]) -> None:
+        """Raises DatabaseUnavailable: the row is not durable, so the answer must not be acknowledged."""
+        stored = self._ledger.enqueue(chat.row())
+        if chat.exchange and chat.status == 200:
+            await self._remember(chat.exchange, outcomes)
+        await asyncio.shield(stored)
 
-    def usage(self) -> dict[str, Any]:
-        return usage(Tokens(self.meter.tokens_in, self.meter.tokens_out, self._estimated))
-
-    def whole(self, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-        """The JSON answer: flat for one agent, `answers` side by side for several."""
-        answers = [self.described(outcome) for outcome in outcomes]
-        if self.body.agents is None:
-            return {"id": str(self.meter.id), **answers[0]}
-        return {"id": str(self.meter.id), "answers": answers, "usage": self.usage()}
-
-    def described(self, outcome: Outcome) -> dict[str, Any]:
-        about = {"agent": outcome.question.agent.id, "model": outcome.question.prompt.model.id}
-        if isinstance(outcome.item, AtpError):
-            return about | {"error": problem(outcome.item, self.request_id)}
-        assert isinstance(outcome.item, Answer)  # noqa: S101 - deltas never come here; mypy cannot know
-        return about | {
-            "answer": outcome.item.text,
-            "finish_reason": outcome.item.finish_reason,
-            "usage": usage(outcome.item.tokens),
-        }
-
-    def event(self, outcome: Outcome) -> Event:
-        """`delta` (a piece), `answer` (an agent finished) or `error` (it failed)."""
-        if isinstance(outcome.item, Delta):
-            return "delta", {"agent": outcome.question.agent.id, "text": outcome.item.text}
-        described = self.described(outcome)
-        if "error" in described:
-            return "error", described
-        described.pop("answer")  # the client has it, piece by piece
-        return "answer", described
-
-
-async def events(chat: Chat, outcomes: AsyncGenerator[Outcome, None], ledger: Ledger) -> AsyncGenerator[Event, None]:
-    """The answer piece by piece; `done` comes last, once the usage is durable. An `error` without an agent is the end.
-
-    Closed early, it leaves a row of what was used by then.
-    """
-    row = None
-    try:
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                chat.take(outcome)
-                yield chat.event(outcome)
-        row = chat.meter.row(chat.status)
-        await ledger.record(row)
-        yield "done", {"id": str(chat.meter.id), "usage": chat.usage()}
-    except DatabaseUnavailable as error:
-        yield "error", {"error": problem(error, chat.request_id)}
-    finally:
-        if row is None:  # the client left; no await is possible here
-            ledger.enqueue(chat.row_when_left())
-
-
-def usage(tokens: Tokens) -> dict[str, Any]:
-    return {"input_tokens": tokens.input, "output_tokens": tokens.output, "estimated": tokens.estimated}
+    async def _remember(self, exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
+        now = time.time()
+        turns = [Turn("user", exchange.task, at=now)]
+        for outcome in outcomes:
+            if isinstance(outcome.item, Answer):
+                turns.append(Turn("assistant", outcome.item.text, outcome.question.agent.id, now))
+        await self._sessions.append(exchange.user_id, exchange.session_id, turns)

@@ -1,74 +1,69 @@
-"""`POST /api/v1/chat`: one agent, or several in parallel; JSON or server-sent events."""
+"""`POST /api/v1/chat` and its batch: one agent, or several in parallel; JSON or server-sent events."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, cast
 
 from pydantic_core import to_json
 from starlette.responses import Response
-from starlette.types import Receive
 
-from service.agents.parallel import Outcome, complete_all, stream_all
-from service.agents.runner import Runner
 from service.errors import AtpError
-from service.http.disconnect import ClientGone, until_gone
+from service.http.openapi_parts import Problem
 from service.http.operation import Call
-from service.http.sse import EventStream, event
-from service.routes.answering import Chat, ChatRequest, Event, events
-from service.usage.ledger import Ledger
+from service.http.problems import problem
+from service.http.sse import event
+from service.routes.answering import Answering, Event
+from service.routes.chat_answers import BatchAnswer, BatchedItem, answers_batch, answers_chat
+from service.routes.chat_requests import BatchItem, BatchRequest, ChatRequest, caching
+from service.routes.chats import Caller, cache_headers
+from service.routes.streaming import Streaming
+
+# Of one batch; the others wait, so that one request cannot take all the connections to the models.
+BATCH_AT_ONCE = 8
 
 
 class ChatRoutes:
-    """An answer is sent once its usage row is durable; a client that leaves ends the model calls."""
+    """A client that leaves ends the model calls."""
 
-    def __init__(self, runner: Runner, ledger: Ledger) -> None:
-        self._runner, self._ledger = runner, ledger
+    def __init__(self, answering: Answering, streaming: Streaming) -> None:
+        self._answering, self._streaming = answering, streaming
 
+    @answers_chat
     async def create(self, call: Call[ChatRequest]) -> Response:
         """Ask one agent, or several in parallel."""
-        self._ledger.require_open()
-        body = call.body
-        questions = [self._runner.question(name, body.task, body.model, body.parameters) for name in body.agent_ids()]
-        chat = Chat(body, call.identity, call.request_id, call.started, questions)
-        return await (self._streamed if body.stream else self._whole)(chat, call.request.receive)
-
-    async def _whole(self, chat: Chat, receive: Receive) -> Response:
-        try:
-            async with until_gone(receive):
-                outcomes = await complete_all(self._runner, chat.questions)
-        except (ClientGone, asyncio.CancelledError):  # the latter: cut at the end of a drain
-            self._ledger.enqueue(chat.row_when_left())
-            raise
-        for outcome in outcomes:
-            chat.take(outcome)
-        await self._ledger.record(chat.meter.row(chat.status))
+        chat = await self._answering.begin(caller(call), call.body)
+        if call.body.stream:
+            return await self._streaming.respond(call, chat, as_sse)
+        async with self._streaming.waiting(call):
+            outcomes = await self._answering.complete(chat)
         chat.raise_if_all_failed()
-        return Response(to_json(chat.whole(outcomes)), media_type="application/json")
+        return Response(to_json(chat.whole(outcomes)), headers=cache_headers(chat), media_type="application/json")
 
-    async def _streamed(self, chat: Chat, receive: Receive) -> Response:
-        """Wait for the first piece before answering 200, so that a model that fails at once is a plain problem."""
-        outcomes = stream_all(self._runner, chat.questions)
+    @answers_batch
+    async def batch(self, call: Call[BatchRequest]) -> Response:
+        """Ask several tasks at once; each is answered or fails in its place, and counts as a chat."""
+        await call.charge(len(call.body.requests) - 1)
+        places, numbered = asyncio.Semaphore(BATCH_AT_ONCE), enumerate(call.body.requests)
+        async with self._streaming.waiting(call), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._item(index, caller(call), item, places)) for index, item in numbered]
+        answer = BatchAnswer(results=[task.result() for task in tasks])
+        return Response(to_json(answer), media_type="application/json")
+
+    async def _item(self, index: int, who: Caller, item: BatchItem, places: asyncio.Semaphore) -> BatchedItem:
         try:
-            async with until_gone(receive):
-                first = await anext(outcomes)
-        except (ClientGone, asyncio.CancelledError):
-            self._ledger.enqueue(chat.row_when_left())
-            await outcomes.aclose()
-            raise
-        if len(chat.questions) == 1 and isinstance(first.item, AtpError):
-            chat.take(first)
-            await outcomes.aclose()
-            await self._ledger.record(chat.meter.row(chat.status))
-            raise first.item
-        return EventStream(as_sse(events(chat, beginning_with(first, outcomes), self._ledger)))
+            async with places:
+                chat = await self._answering.begin(who, item)
+                outcomes = await self._answering.complete(chat)
+                chat.raise_if_all_failed()
+        except AtpError as error:
+            told = cast(Problem, problem(error, who.request_id))
+            return {"index": index, "status": error.status, "error": told}
+        return cast(BatchedItem, {"index": index, "status": 200, **chat.whole(outcomes)})
 
 
-async def beginning_with(first: Outcome, rest: AsyncGenerator[Outcome, None]) -> AsyncGenerator[Outcome, None]:
-    """The whole again, after its first item was taken off."""
-    async with aclosing(rest):
-        yield first
-        async for outcome in rest:
-            yield outcome
+def caller(call: Call[Any]) -> Caller:
+    return Caller(call.identity, call.request_id, caching(call.request.headers), call.started)
 
 
 async def as_sse(chat_events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:

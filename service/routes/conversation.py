@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
@@ -12,17 +13,16 @@ from opentelemetry.context import Context as TraceContext
 from opentelemetry.trace import Link as SpanLink
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
-from service.agents.parallel import stream_all
-from service.agents.runner import Runner
 from service.background import end
 from service.errors import AtpError, BadRequest, Conflict, Invalid, NotFound, TooMany
 from service.http.body import validated
 from service.http.context import Observers, request_id_of
 from service.http.problems import problem
+from service.http.ratelimit import Gate
+from service.limits.slots import Slots
 from service.live.protocol import (
     CLIENT_MESSAGE,
     Cancel,
-    Chat,
     ClientMessage,
     Close,
     Done,
@@ -32,11 +32,13 @@ from service.live.protocol import (
     ServerMessage,
     frame_of,
 )
+from service.live.protocol import Chat as AskedChat
 from service.live.socket import Socket
-from service.routes import answering
 from service.routes.admission import Visit
+from service.routes.answering import Answering
+from service.routes.chat_requests import ChatRequest
+from service.routes.chats import Caller, Chat
 from service.telemetry.socket_metrics import SocketMetrics
-from service.usage.ledger import Ledger
 
 log = structlog.get_logger()
 
@@ -46,19 +48,28 @@ FAULTS_ALLOWED = 20
 FAULTS_FORGOTTEN_S = 60.0
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a chat on a socket counts against: its key's limit, and its key's streams."""
+
+    gate: Gate
+    slots: Slots
+
+
 class Conversations:
     """What every conversation of this node uses."""
 
     def __init__(
         self,
-        runner: Runner,
-        ledger: Ledger,
+        answering: Answering,
+        costs: Costs,
         metrics: SocketMetrics,
         observers: Observers,
         reached: Callable[[], str],
     ) -> None:
         """`reached` tells the seq of the last push that every socket has been sent."""
-        self.runner, self.ledger, self.metrics, self.observers = runner, ledger, metrics, observers
+        self.answering, self.costs = answering, costs
+        self.metrics, self.observers = metrics, observers
         self.reached = reached
 
     def begin(self, socket: Socket, visit: Visit) -> "Conversation":
@@ -68,11 +79,12 @@ class Conversations:
 class Conversation:
     """Of one socket; what an idle one never needs is made when it first speaks."""
 
-    __slots__ = ("_chats", "_common", "_faults", "_faults_since", "_socket", "_visit")
+    __slots__ = ("_called_off", "_chats", "_common", "_faults", "_faults_since", "_socket", "_visit")
 
     def __init__(self, common: Conversations, socket: Socket, visit: Visit) -> None:
         self._common, self._socket, self._visit = common, socket, visit
         self._chats: dict[str, asyncio.Task[None]] | None = None
+        self._called_off: set[str] | None = None  # by the client: a cancellation's own message is lost on its way
         self._faults, self._faults_since = 0, 0.0
 
     async def take(self, text: str | None) -> None:
@@ -98,26 +110,24 @@ class Conversation:
             await end(*self._chats.values())
 
     async def _act(self, message: ClientMessage) -> None:
-        if isinstance(message, Chat):
-            self._begin_chat(message)
+        if isinstance(message, AskedChat):
+            await self._begin_chat(message)
             await asyncio.sleep(0)  # it has begun before the next message may cancel it
         elif isinstance(message, Cancel):
             self._cancel(message.id)
         else:
             await self._say(self._pong(message))
 
-    def _begin_chat(self, message: Chat) -> None:
+    async def _begin_chat(self, message: AskedChat) -> None:
         """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""
         chats = self._chats = {} if self._chats is None else self._chats
         if message.id in chats:
             raise Conflict("A chat with this id is under way.")
         if len(chats) >= CHATS_AT_ONCE:
             raise TooMany(f"A socket may have {CHATS_AT_ONCE} chats under way.")
-        self._common.ledger.require_open()
-        body = validated(lambda: answering.ChatRequest.model_validate(message.request()))
-        runner = self._common.runner
-        questions = [runner.question(name, body.task, body.model, body.parameters) for name in body.agent_ids()]
-        chat = answering.Chat(body, self._visit.identity, request_id_of([]), time.perf_counter(), questions)
+        body = validated(lambda: ChatRequest.model_validate(message.request(), strict=True))
+        await self._common.costs.gate.charge_socket(self._visit.identity)
+        chat = await self._common.answering.begin(Caller(self._visit.identity, request_id_of([])), body)
         chats[message.id] = asyncio.create_task(self._answer(message.id, chat))
         self._socket.busy = len(chats)
 
@@ -125,22 +135,28 @@ class Conversation:
         """Raises NotFound."""
         if not self._chats or id_ not in self._chats:
             raise NotFound("There is no chat with this id under way.")
-        self._chats[id_].cancel("by the client")
+        self._called_off = (self._called_off or set()) | {id_}
+        self._chats[id_].cancel()
 
-    async def _answer(self, id_: str, chat: answering.Chat) -> None:
+    async def _answer(self, id_: str, chat: Chat) -> None:
         """One chat, from its question to `done`, in a trace of its own that links to the handshake."""
         structlog.contextvars.bind_contextvars(request_id=chat.request_id)
         links = [SpanLink(self._visit.handshake)]
         span = self._common.observers.tracer.start_span("ws chat", TraceContext(), SpanKind.SERVER, links=links)
         otel_context.attach(set_span_in_context(span))
         try:
-            await self._stream(id_, chat)
+            async with self._common.costs.slots.held(self._visit.identity):
+                if self._is_called_off(id_):  # Python 3.11 may lose a cancellation in a Redis call (background.end)
+                    raise asyncio.CancelledError
+                await self._stream(id_, chat)
+        except TooMany as error:
+            await self._say_error(error, id_, chat.request_id)
         except OSError:
             pass  # it left; the row of what it used is on its way
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != ("by the client",):
+        except asyncio.CancelledError:
+            if not self._is_called_off(id_):
                 raise
-            done = Done(type="done", id=id_, chat_id=str(chat.meter.id), usage=chat.usage(), cancelled=True)
+            done = Done(type="done", id=id_, chat_id=str(chat.meter.id), usage={**chat.usage()}, cancelled=True)
             with suppress(OSError):  # it left as well
                 await self._say(done)
         except Exception as error:  # noqa: BLE001 - the end of a task that nobody awaits: logged, counted, reported
@@ -150,9 +166,9 @@ class Conversation:
             span.end()
             self._finished(id_)
 
-    async def _stream(self, id_: str, chat: answering.Chat) -> None:
-        outcomes = stream_all(self._common.runner, chat.questions)
-        async with aclosing(answering.events(chat, outcomes, self._common.ledger)) as events:
+    async def _stream(self, id_: str, chat: Chat) -> None:
+        answering = self._common.answering
+        async with aclosing(answering.events(chat, answering.stream(chat))) as events:
             async for name, fields in events:
                 if name == "done":
                     fields["chat_id"] = fields.pop("id")
@@ -160,14 +176,19 @@ class Conversation:
                     fields["problem"] = fields.pop("error")
                 await self._say(cast(ServerMessage, {"type": name, "id": id_, **fields}))
 
-    async def _unforeseen(self, error: Exception, id_: str, chat: answering.Chat) -> None:
+    async def _unforeseen(self, error: Exception, id_: str, chat: Chat) -> None:
         observers = self._common.observers
         observers.metrics.unhandled.labels("websocket").inc()
         log.error("chat.unhandled", exc_info=error)
         observers.reporter.capture(error, request_id=chat.request_id, route="/ws/session")
         await self._say_error(AtpError(), id_, chat.request_id)
 
+    def _is_called_off(self, id_: str) -> bool:
+        return self._called_off is not None and id_ in self._called_off
+
     def _finished(self, id_: str) -> None:
+        if self._called_off:
+            self._called_off.discard(id_)
         if self._chats:
             self._chats.pop(id_, None)
             self._socket.busy = len(self._chats)

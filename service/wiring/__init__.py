@@ -14,22 +14,37 @@ from service.agents.openai_client import OpenAIClient
 from service.agents.runner import Runner
 from service.app import Handlers, operations, private_app, public_app
 from service.background import Background
-from service.http.address import networks
+from service.cache.store import Cache
+from service.http.address import Callers, networks
 from service.http.auth import Authenticator
+from service.http.ratelimit import Gate
+from service.http.streams import Streams
 from service.routes.admin import AdminRoutes
 from service.routes.admin_actions import AdminActions
+from service.routes.admin_blocks import BlockRoutes
+from service.routes.admin_cache import AdminCacheRoutes
 from service.routes.admin_stats import AdminStats
+from service.routes.admin_users import UserRoutes
 from service.routes.catalogue import CatalogueRoutes
-from service.routes.chat import ChatRoutes
+from service.routes.docs import DocsRoutes
 from service.routes.health import PrivateRoutes
+from service.routes.key_actions import KeyActions
+from service.routes.keys import KeyRoutes
 from service.routes.presence import PresenceRoutes
 from service.routes.session import TicketRoutes
+from service.routes.sessions import ConversationRoutes
+from service.routes.usage import UsageRoutes
+from service.routes.user_actions import UserActions
 from service.settings import Settings
 from service.telemetry.loop import watch_loop
 from service.telemetry.metrics import Metrics
-from service.usage.ledger import Ledger
+from service.wiring.cache import Caching
+from service.wiring.chats import Chats
+from service.wiring.docs import api_document
 from service.wiring.ground import Ground, open_ground
+from service.wiring.limits import Limits
 from service.wiring.live import Live
+from service.wiring.usage import open_ledger, reports
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,9 @@ class Node:
     metrics: Metrics
     draining: asyncio.Event
     let_go: Callable[[], Awaitable[None]]  # closes every socket, at a bounded rate
+    cache: Cache  # the answers that this node's routes keep
     revoked: Callable[[bytes], Awaitable[None]]  # tells every node that the key of this hash has changed
+    streams: Streams  # requests under way, by their keys
 
 
 @asynccontextmanager
@@ -57,34 +74,57 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         ground = await open_ground(stack, settings)
         client = await stack.enter_async_context(OpenAIClient(settings))
-        ledger = Ledger(ground.db, ground.metrics)
-        stack.push_async_callback(ledger.close)
-        ground.work |= {"ledger": ledger.run, "loop-lag": lambda: watch_loop(ground.metrics)}
-        live = Live(ground)
+        ledger = await open_ledger(ground)
+        ground.work["loop-lag"] = lambda: watch_loop(ground.metrics)
+        caching = Caching(ground)
+        live = Live(ground, caching.flushes.heard)
         live.start()
-        node = make_node(ground, live, Runner(agents, client, ground.metrics, ground.observers.tracer), ledger, agents)
+        limits = Limits(ground, live.tracker)
+        runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
+        chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)
+        node = make_node(ground, live, limits, caching, chats)
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
             background.start(name, work)
         yield node
 
 
-def make_node(ground: Ground, live: Live, runner: Runner, ledger: Ledger, agents: catalogue.Catalogue) -> Node:
+def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chats: Chats) -> Node:
     authenticator = Authenticator(live.verifier, live.tickets, live.blocks, ground.metrics)
+    callers = Callers(networks(ground.settings.trusted_proxies))
+    gate = Gate(authenticator, limits.limiters, live.blocks, callers, ground.metrics)
+    audit = Audit(ground.db)
     handlers = Handlers(
-        catalogue=CatalogueRoutes(agents),
-        chat=ChatRoutes(runner, ledger),
+        catalogue=CatalogueRoutes(chats.catalogue, ground.settings.catalogue_max_age),
+        chat=chats.chat,
+        completions=chats.completions,
         presence=PresenceRoutes(live.tracker),
         tickets=TicketRoutes(live.tickets),
+        sessions=ConversationRoutes(chats.sessions),
+        usage=UsageRoutes(reports(ground)),
         admin=admin_routes(ground, live),
+        admin_cache=AdminCacheRoutes(audit, caching.flushes, live.bus, chats.catalogue),
+        blocks=BlockRoutes(audit, live.bus, live.blocks),
+        keys=KeyRoutes(KeyActions(ground.db.connection, audit, live.verifier.revoked, ground.settings.keys_per_user)),
+        users=UserRoutes(UserActions(ground.db.connection, audit, live.verifier.revoked)),
     )
     draining = asyncio.Event()
     private = PrivateRoutes(
         ground.metrics, lambda: draining.is_set() or live.hub.draining, lambda: dependencies(ground)
     )
-    session = live.session(authenticator, runner, ledger)
-    public = public_app(operations(handlers), session, authenticator, ground.observers)
-    return Node(public, private_app(private), ground.metrics, draining, live.let_go, live.verifier.revoked)
+    session = live.session(gate, chats.answering, limits.slots)
+    docs = DocsRoutes(api_document())
+    public = public_app(operations(handlers), session, docs, gate, ground.observers)
+    return Node(
+        public=public,
+        private=private_app(private),
+        metrics=ground.metrics,
+        draining=draining,
+        let_go=live.let_go,
+        cache=caching.cache,
+        revoked=live.verifier.revoked,
+        streams=live.streams,
+    )
 
 
 def dependencies(ground: Ground) -> dict[str, bool]:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from service.agents.runner import Runner
-from service.http.address import networks
-from service.http.auth import Authenticator
 from service.http.handshake import SocketEndpoint
+from service.http.ratelimit import Gate
+from service.http.streams import Streams
 from service.keys.blocks import Blocks
 from service.keys.revocations import MemoryRevocations, RedisRevocations, Revocations
 from service.keys.verifier import KeyVerifier
+from service.limits.slots import Slots
 from service.live.bus import Bus
 from service.live.bus_redis import RedisBusLog
 from service.live.dispatch import Dispatch
@@ -24,12 +24,12 @@ from service.presence.redis import RedisPresence
 from service.presence.sessions import Presence
 from service.presence.tracker import Tracker
 from service.routes.admission import Admission
-from service.routes.conversation import Conversations
+from service.routes.answering import Answering
+from service.routes.conversation import Conversations, Costs
 from service.routes.session import SessionRoutes
 from service.state.failover import Failover
 from service.telemetry.socket_metrics import SocketMetrics
 from service.telemetry.system import SystemStats
-from service.usage.ledger import Ledger
 from service.wiring.ground import VERSION, Ground
 
 # Sockets are let go within this much of the server's drain, so that requests have the rest.
@@ -50,12 +50,13 @@ def key_verifier(ground: Ground) -> KeyVerifier:
 class Live:
     """Made once, by `open_node`; `start()` when everything that it stands on is there."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, ground: Ground, heard_flush: Callable[[str | None, int], None]) -> None:
+        self._ground, self._heard_flush = ground, heard_flush
         settings = ground.settings
         caps = Caps(settings.max_websocket_connections, settings.websockets_per_key, settings.websockets_per_address)
         self.metrics = SocketMetrics(ground.metrics)
         self.hub = Hub(Places(caps), self.metrics)
+        self.streams = Streams()
         self.system = SystemStats(ground.started)
         self.blocks = Blocks(ground.db)
         self.verifier = key_verifier(ground)
@@ -65,7 +66,7 @@ class Live:
 
     def _bus(self) -> Bus:
         ground = self._ground
-        dispatch = Dispatch(ground.name, self.hub, self.blocks.heard)
+        dispatch = Dispatch(ground.name, self.hub, self.blocks.heard, self._heard_flush)
         shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
         return Bus(dispatch.deliver, shared, ground.breaker, ground.metrics, on_gap=self._tell_gap)
 
@@ -78,8 +79,9 @@ class Live:
         if ground.breaker:
             ground.breaker.on_recovery(self.tracker.begin)
             ground.breaker.on_recovery(self.bus.recovered)
-        sweep = KeySweep(self.hub, self.verifier.ended)
+        sweep = KeySweep([self.hub, self.streams], self.verifier.standings)
         self.verifier.on_change = sweep.changed
+        self.hub.on_held = self.streams.on_held = sweep.held
         self.blocks.on_block = self.hub.block
         ground.work |= {
             "presence": self.tracker.run,
@@ -89,12 +91,12 @@ class Live:
         }
         ground.stack.push_async_callback(self.tracker.close)
 
-    def session(self, authenticator: Authenticator, runner: Runner, ledger: Ledger) -> SocketEndpoint[Any]:
+    def session(self, gate: Gate, answering: Answering, slots: Slots) -> SocketEndpoint[Any]:
         """What serves `GET /ws/session`."""
         settings, observers = self._ground.settings, self._ground.observers
-        trusted = networks(settings.trusted_proxies)
-        admission = Admission(authenticator, self.hub, settings.websocket_origins, trusted)
-        conversations = Conversations(runner, ledger, self.metrics, observers, lambda: self.hub.reached)
+        admission = Admission(gate, self.hub, settings.websocket_origins)
+        costs = Costs(gate, slots)
+        conversations = Conversations(answering, costs, self.metrics, observers, lambda: self.hub.reached)
         patience = Patience(idle_s=settings.websocket_timeout)
         serving = SessionRoutes(self.hub, self.bus, self.tracker, conversations, self.metrics, patience)
         return SocketEndpoint(admission.admit, serving.serve, observers, self.metrics.handshake)
@@ -102,12 +104,15 @@ class Live:
     def card(self) -> dict[str, Any]:
         """What the fleet table says of this node."""
         sample = self.system.sample()
+        process, machine = sample["process"], sample["machine"]
         return {
             "node": self._ground.name,
             "version": VERSION,
             **self.hub.stats(),
-            **{name: sample["process"][name] for name in ("cpu_percent", "rss_bytes", "uptime_s")},
-            "load_1m": sample["machine"]["load_1m"],
+            "cpu_percent": process["cpu_percent"],
+            "rss_bytes": process["rss_bytes"],
+            "uptime_s": process["uptime_s"],
+            "load_1m": machine["load_1m"],
         }
 
     async def let_go(self) -> None:

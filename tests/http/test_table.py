@@ -33,6 +33,10 @@ def test_what_is_not_there_is_404_and_a_wrong_method_405() -> None:
     assert client().delete("/plain").status_code == 405
 
 
+def test_a_wrong_method_is_told_all_the_methods_of_the_path() -> None:
+    assert client().delete("/plain").headers["allow"] == "GET, HEAD, PUT"
+
+
 def test_a_lookup_does_not_try_the_patterns(monkeypatch: Any) -> None:
     ready = client()
     monkeypatch.setattr(Route, "matches", lambda *_: (_ for _ in ()).throw(AssertionError("a pattern was tried")))

@@ -15,20 +15,27 @@ from starlette.middleware import Middleware
 from service.admin.audit import Audit
 from service.db.pool import Database, one_connection
 from service.devices import Device
+from service.http.address import Callers
 from service.http.auth import Authenticator
 from service.http.context import Context, Observers
 from service.http.operation import Operation, route
 from service.http.problems import EXCEPTION_HANDLERS
+from service.http.ratelimit import Gate, Limiters
 from service.http.table import Table
 from service.keys import issuing
 from service.keys.blocks import Blocks
 from service.keys.revocations import MemoryRevocations, Revocations
 from service.keys.verifier import KeyVerifier
+from service.limits.hits import Windows
+from service.limits.limiter import RateLimiter
+from service.limits.memory import MemoryWindows
+from service.limits.policies import POLICIES, Policies
 from service.live import messages
 from service.live.messages import AnyMessage
 from service.live.tickets import MemoryTickets, Tickets, TicketStore
 from service.routes.admin import AdminRoutes
 from service.routes.admin_actions import AdminActions
+from service.routes.admin_blocks import BlockRequest, BlockRoutes
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest
 from service.routes.admin_stats import AdminStats
 from service.server.server import Server, ServerConfig
@@ -111,6 +118,7 @@ class Desk:
             AdminActions("node-1", audit, self.fleet, self.hub, self.bus, lambda: NOW),
             AdminStats("node-1", self.fleet, self.hub, SystemStats(0.0), pool, self.ask_redis),
         )
+        self.block_routes = BlockRoutes(audit, self.bus, self.blocks)
         self.http: httpx2.AsyncClient
 
     async def ask_redis(self) -> Json:
@@ -125,7 +133,7 @@ class Desk:
             return connection.execute(f"SELECT {columns} FROM {table}".encode()).fetchall()  # noqa: S608
 
 
-def table(admin: AdminRoutes) -> list[Operation]:
+def table(admin: AdminRoutes, blocks: BlockRoutes) -> list[Operation]:
     return [
         Operation("GET", "/api/admin/stats/online-users", admin.online_users, "admin"),
         Operation("GET", "/api/admin/stats/system", admin.system, "admin"),
@@ -135,6 +143,9 @@ def table(admin: AdminRoutes) -> list[Operation]:
         Operation("POST", BROADCAST, admin.broadcast, "admin", BroadcastRequest),
         Operation("POST", "/api/admin/users/{user_id:path}/disconnect", admin.disconnect, "admin", DisconnectRequest),
         Operation("DELETE", "/api/admin/users/{user_id:path}/block", admin.lift_block, "admin"),
+        Operation("POST", "/api/admin/blocks", blocks.create, "admin", BlockRequest),
+        Operation("GET", "/api/admin/blocks", blocks.list_blocks, "admin"),
+        Operation("DELETE", "/api/admin/blocks/{kind}/{subject:path}", blocks.lift, "admin"),
         Operation("POST", "/api/admin/drain", admin.drain, "admin"),
         Operation("DELETE", "/api/admin/drain", admin.end_drain, "admin"),
     ]
@@ -145,8 +156,11 @@ def app(desk: Desk, db: Database, metrics: Metrics) -> Starlette:
     tickets = Tickets(Failover[TicketStore](None, None, MemoryTickets()))
     observers = Observers(metrics, NoOpTracer(), ErrorReporter(load(), "test", lambda: None))
     authenticator = Authenticator(verifier, tickets, desk.blocks, metrics)
+    windows = Failover[Windows](None, None, MemoryWindows())
+    limiter = RateLimiter(windows, Policies(dict.fromkeys(POLICIES, "1000000/second")), metrics)
+    gate = Gate(authenticator, Limiters(limiter, limiter), desk.blocks, Callers([]), metrics)
     made = Starlette(middleware=[Middleware(Context, observers)], exception_handlers=EXCEPTION_HANDLERS)
-    made.router = Table([route(operation, authenticator) for operation in table(desk.routes)])
+    made.router = Table([route(operation, gate) for operation in table(desk.routes, desk.block_routes)])
     return made
 
 
@@ -164,7 +178,7 @@ async def open_desk(dsn: str) -> AsyncIterator[Desk]:
         await server.started.wait()
         async with one_connection(dsn) as connection:
             for name in ("root", "ana"):
-                await issuing.create_user(connection, name, f"{name}@example.org")
+                await issuing.create_user(connection, name, f"{name}@example.org", "admin")
             await connection.execute("UPDATE users SET id = username")
         url, headers = f"http://127.0.0.1:{server.port}", {"x-api-key": await desk.key("root", "admin")}
         desk.http = await stack.enter_async_context(httpx2.AsyncClient(base_url=url, headers=headers, timeout=10))

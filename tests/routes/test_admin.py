@@ -28,8 +28,8 @@ def faulty_field(response: httpx2.Response) -> str:
 
 async def test_every_operation_needs_the_scope_admin(desk: Desk) -> None:
     chatter = {"x-api-key": await desk.key("ana", "chat", "read", "keys")}
-    for operation in table(desk.routes):
-        path = operation.path.replace("{user_id:path}", "ana")
+    for operation in table(desk.routes, desk.block_routes):
+        path = operation.path.replace("{user_id:path}", "ana").replace("{kind}/{subject:path}", "user/ana")
         response = await desk.http.request(operation.method, path, headers=chatter, json={})
         assert (response.status_code, response.json()["reason"]) == (403, "scope"), operation.path
     assert desk.bus.said == []
@@ -287,13 +287,13 @@ async def test_one_session_is_disconnected(desk: Desk, user: str, session: str, 
 async def test_a_user_is_blocked_before_the_sockets_are_closed(desk: Desk) -> None:
     response = await desk.http.post("/api/admin/users/ana/disconnect", json={"block_s": 60, "reason": "spam"})
     answer = response.json()
-    [(until, reason, blocked_by)] = desk.rows("until, reason, blocked_by", "user_blocks")
+    [(until, reason, blocked_by)] = desk.rows("until, reason, blocked_by", "blocks")
     assert (until.isoformat(), reason, blocked_by) == (answer["blocked_until"], "spam", "root")
-    assert desk.rows("details, (SELECT until FROM user_blocks) - at = interval '60 s'") == [
+    assert desk.rows("details, (SELECT until FROM blocks) - at = interval '60 s'") == [
         ({"block_s": 60, "reason": "spam"}, True)
     ]
     assert desk.bus.said == [
-        messages.Blocked(id=f"{answer['id']}:block", user_id="ana", until_s=until.timestamp(), reason="spam"),
+        messages.Blocked(id=f"{answer['id']}:block", subject="ana", until_s=until.timestamp(), reason="spam"),
         Disconnect(id=answer["id"], user_id="ana", reason="spam"),
     ]
 
@@ -315,9 +315,9 @@ async def test_lifting_a_block_is_audited_and_told(desk: Desk) -> None:
     response = await desk.http.delete("/api/admin/users/ana/block")
     action_id = response.json()["id"]
     assert response.json() == {"id": action_id, "user_id": "ana", "degraded": False}
-    assert desk.bus.said[2:] == [messages.Blocked(id=f"{action_id}:block", user_id="ana", until_s=0)]
+    assert desk.bus.said[2:] == [messages.Blocked(id=f"{action_id}:block", subject="ana", until_s=0)]
     assert desk.rows("action, target") == [("disconnect", "ana"), ("lift_block", "ana")]
-    assert desk.rows("user_id", "user_blocks") == []
+    assert desk.rows("subject", "blocks") == []
 
 
 async def test_lifting_no_block_is_404_and_leaves_no_trace(desk: Desk) -> None:
@@ -329,7 +329,7 @@ async def test_a_dry_run_of_a_block_blocks_nobody(desk: Desk) -> None:
     response = await desk.http.post("/api/admin/users/ana/disconnect", json={"block_s": 60, "dry_run": True})
     expected = {"id": None, "user_id": "ana", "sockets": 3, "blocked_until": None, "dry_run": True, "degraded": False}
     assert response.json() == expected
-    assert (desk.bus.said, desk.rows("id"), desk.rows("user_id", "user_blocks")) == ([], [], [])
+    assert (desk.bus.said, desk.rows("id"), desk.rows("subject", "blocks")) == ([], [], [])
 
 
 async def test_a_disconnect_that_does_not_fit_is_422(desk: Desk) -> None:

@@ -64,7 +64,7 @@ async def test_tokens_are_estimated_where_the_server_counts_none_or_cannot_be_be
     answer = (await node.http.post("/api/v1/chat", json=ask(model))).json()
     assert answer["usage"]["estimated"] is True
     assert answer["usage"]["output_tokens"] == 6  # 21 characters
-    streamed = await events(node, ask(model))
+    streamed = await events(node, ask(model, parameters={"seed": 1}))
     assert streamed[-1][1]["usage"] == answer["usage"]
     assert await node.rows("SELECT count(*), max(tokens_out) FROM api_usage") == [(2, 6)]
 
@@ -83,7 +83,10 @@ async def test_an_answer_that_dies_is_asked_for_once(node: RunningNode, model_se
 async def test_while_usage_cannot_be_recorded_no_model_is_paid(
     own_postgres: OwnPostgres, redis_url: str, model_server: Upstream
 ) -> None:
-    async with running(node_settings(own_postgres.dsn, redis_url, model_server, db_timeout=0.5)) as node:
+    settings = node_settings(
+        own_postgres.dsn, redis_url, model_server, db_timeout=0.5, usage_spool_dir="/dev/null/no-folder"
+    )
+    async with running(settings) as node:
         assert (await node.http.post("/api/v1/chat", json=ask())).status_code == 200
         own_postgres.freeze()
 
@@ -105,6 +108,7 @@ async def test_a_stream_is_deltas_then_the_agents_end_then_done(node: RunningNod
         "agent": "reasoning",
         "model": "good",
         "finish_reason": "stop",
+        "cached": False,
         "usage": {"input_tokens": 7, "output_tokens": 4, "estimated": False},
     }
     assert await node.rows("SELECT id::text, tokens_in, tokens_out, status FROM api_usage") == [
