@@ -1,4 +1,4 @@
-"""Bare Starlette on plain hypercorn (uvloop, one process): one route, the bytes it is given, nothing else.
+"""Bare Starlette on plain hypercorn (uvloop, one process): the bytes it is given, nothing else.
 
 Run: python -m bench.bare 8790 '{"models": []}'
 """
@@ -20,13 +20,17 @@ async def main(port: int, body: bytes) -> None:
     async def list_models(request: Request) -> Response:
         return Response(body, media_type="application/json")
 
+    async def chat(request: Request) -> Response:
+        await request.body()
+        return Response(body, media_type="application/json")
+
     config = Config.from_mapping(
         bind=[f"127.0.0.1:{port}"],
         backlog=4096,
         keep_alive_timeout=75,
         keep_alive_max_requests=10**9,  # it would close after 1,000, and pay for the reconnects
     )
-    app = Starlette(routes=[Route("/api/v1/models", list_models)])
+    app = Starlette(routes=[Route("/api/v1/models", list_models), Route("/api/v1/chat", chat, methods=["POST"])])
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]

@@ -14,9 +14,11 @@ CONCURRENCIES = (1, 16)
 LITELLM = "LiteLLM proxy 1.106.2"
 
 
-def atp_request(stage: Stage, **more: object) -> str:
+def atp_request(stage: Stage, *, known: bool = False, **more: object) -> str:
+    """`known`: the cache may answer; else every request asks the model."""
     body = {"agent": "reasoning", "task": QUESTION, **more}
-    return request("POST", "/api/v1/chat", body, x_api_key=stage.key)
+    headers = {} if known else {"cache_control": "no-store"}
+    return request("POST", "/api/v1/chat", body, x_api_key=stage.key, **headers)
 
 
 def openai_request(**more: object) -> str:

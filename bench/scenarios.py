@@ -1,6 +1,6 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import chat, models, presence, sockets, streams
+from bench import cached, chat, ledger, models, presence, sockets, streams, usage
 from bench.scenario import Scenario
 
 
@@ -9,7 +9,10 @@ def scenarios(quick: bool = False) -> tuple[Scenario, ...]:
     return (
         models.SCENARIO,
         chat.SCENARIO,
+        cached.SCENARIO,
         streams.SCENARIO,
         sockets.scenario(sockets.QUICK_SIZES if quick else sockets.SIZES),
         presence.scenario(presence.QUICK_SIZES if quick else presence.SIZES),
+        ledger.SCENARIO,
+        usage.scenario(usage.QUICK_SIZES if quick else usage.SIZES),
     )

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
 from bench.machine import OTHER_CORE, SERVER_CORE
 from bench.venvs import FOLDER, ROOT, make_venv
+from service.db.migrate import migrate
 from service.embedded.folder import StateFolder
 from service.embedded.ports import answers, free_port
 from service.embedded.postgres import Postgres, start_postgres
@@ -38,9 +40,12 @@ LITELLM_CONFIG = """
 model_list:
   - model_name: scripted
     litellm_params: {{model: openai/scripted, api_base: "{url}", api_key: none}}
-litellm_settings: {{telemetry: false}}
+litellm_settings: {{telemetry: false{cache}}}
 general_settings: {{master_key: {key}}}
 """
+LITELLM_CACHE = (
+    ", cache: true, cache_params: {{type: redis, host: {host}, port: {port}, password: '{password}', ttl: 7200}}"
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class Stage:
 
     def _environment(self, **more: str) -> dict[str, str]:
         """No limit may be what is measured."""
-        limits = {f"RATE_LIMIT_{name}": UNLIMITED for name in ("CHAT", "API", "KEYS", "ADMIN")}
+        limits = {f"RATE_LIMIT_{name}": UNLIMITED for name in ("CHAT", "API", "KEYS", "ADMIN", "ADDRESS")}
+        limits["STREAMS_PER_KEY"] = "1000000"
         return {"DATABASE_URL": self._postgres.dsn, "REDIS_URL": self._valkey.url, **limits, **more}
 
     @asynccontextmanager
@@ -129,6 +135,20 @@ class Stage:
             yield server
 
     @asynccontextmanager
+    async def database(self, name: str) -> AsyncIterator[str]:
+        """The DSN of a database of its own, migrated; dropped at the end."""
+        name = f"bench_{name}"
+        with psycopg.connect(self._postgres.admin_dsn, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name} OWNER atp")
+        dsn = self._postgres.dsn.removesuffix("/atp") + f"/{name}"
+        try:
+            await migrate(dsn)
+            yield dsn
+        finally:
+            with psycopg.connect(self._postgres.admin_dsn, autocommit=True) as admin:
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @asynccontextmanager
     async def empty_valkey(self, name: str) -> AsyncIterator[str]:
         """The URL of a server of its own that stores nothing on disk, so that no background save is measured."""
         valkey = await start_valkey(self._folder.path, settings=VOLATILE, name=f"valkey-{name}")
@@ -138,11 +158,14 @@ class Stage:
             await valkey.stop()
 
     @asynccontextmanager
-    async def litellm(self, upstream_url: str) -> AsyncIterator[Server]:
-        """One worker, one model, a master key, no database, no telemetry."""
+    async def litellm(self, upstream_url: str, *, cached: bool = False) -> AsyncIterator[Server]:
+        """One worker, one model, a master key, no database, no telemetry; `cached`: answers kept in the Valkey."""
         port, programs = free_port(), await make_venv("litellm", LITELLM)
         config = self._folder.path / "litellm.yaml"
-        config.write_text(LITELLM_CONFIG.format(url=upstream_url, key=LITELLM_KEY))
+        url = urlsplit(self._valkey.url)
+        shown = {"host": url.hostname, "port": url.port, "password": url.password or ""}
+        cache = LITELLM_CACHE.format(**shown) if cached else ""
+        config.write_text(LITELLM_CONFIG.format(url=upstream_url, key=LITELLM_KEY, cache=cache))
         environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no look-ups on the network
         options = ["--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         command = command_on(SERVER_CORE, environment, programs / "litellm", *options, "--telemetry", "False")

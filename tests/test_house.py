@@ -12,22 +12,24 @@ from service.app import operations
 from service.http.body import BODY_BYTES
 from service.http.operation import Operation
 from service.keys.store import SCOPES
+from service.limits.policies import KEYED
 
 ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
-CAPABILITIES = ["admin", "agents", "keys", "live", "presence", "usage"]
-GROUND = ["errors", "settings", "telemetry", "devices"]
+CAPABILITIES = ["admin", "agents", "cache", "keys", "limits", "live", "presence", "usage"]
+GROUND = ["errors", "settings", "setting_types", "telemetry", "devices"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
     "setting_types": [],
     "devices": [],
     "settings": ["errors", "setting_types"],
+    "setting_page": ["settings"],
     "telemetry": ["errors", "settings", "devices"],
     "background": [],
     "db": ["background", *GROUND],
-    "state": GROUND,
+    "state": ["background", *GROUND],
     **{room: ["db", "state", "background", *GROUND] for room in CAPABILITIES},
     "http": [*CAPABILITIES, *GROUND],
     "routes": ["http", "background", *CAPABILITIES, *GROUND],
@@ -37,8 +39,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     "serving": ["wiring", "server", "db", *GROUND],
     "embedded": ["serving", "server", "keys", "db", "background", "errors", "settings"],
     "doctor": ["agents", "db", "state", *GROUND],
-    "commands": ["agents", "embedded", "serving", "server", "doctor", "keys", "db", "state", *GROUND],
-    "__main__": ["commands", "server", "keys", "errors", "settings"],
+    "commands": ["agents", "embedded", "serving", "wiring", "server", "doctor", "keys", "db", "state", *GROUND],
+    "__main__": ["commands", "server", "keys", "errors", "settings", "setting_types"],
 }
 
 
@@ -104,8 +106,10 @@ WITHOUT_BODY = {"/api/v1/ws-tickets", "/api/admin/drain"}  # all they need is in
 
 
 @pytest.mark.parametrize("operation", TABLE, ids=lambda operation: f"{operation.method} {operation.path}")
-def test_every_operation_has_a_scope_and_a_size_cap(operation: Operation) -> None:
+def test_every_operation_has_a_scope_a_rate_limit_and_a_size_cap(operation: Operation) -> None:
     assert operation.scope in SCOPES
+    assert operation.policy in KEYED
+    assert operation.scope not in ("keys", "admin") or operation.policy == operation.scope
     assert 0 < operation.body_bytes <= BODY_BYTES
     if operation.method in ("POST", "PUT", "PATCH") and operation.path not in WITHOUT_BODY:
         assert operation.body is not None
