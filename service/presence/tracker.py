@@ -23,7 +23,7 @@ from service.presence.pages import check_limit
 from service.presence.redis import RedisPresence
 from service.presence.sessions import REST_SESSIONS_PER_USER, REST_TTL_S, Card, Page, Presence, Session, rest_id
 from service.presence.shards import BATCH, batches
-from service.presence.stats import described
+from service.presence.stats import OnlineUsers, described
 from service.state.failover import Answered, Failover
 
 log = structlog.get_logger()
@@ -102,7 +102,7 @@ class Tracker:
         self._memory.remove(session)
         await self._changes.made([session])
 
-    async def get_stats(self) -> dict[str, Any]:
+    async def get_stats(self) -> OnlineUsers:
         """The fleet's counts; with `degraded` true this node's alone, since Redis is away or there is none.
 
         Peaks are exact with one shard; with several they are sampled every BEAT_S by each node.
