@@ -35,7 +35,7 @@ SOCKETIO = (
     "redis[hiredis]==8.1.0",
 )
 MODELS = "/api/v1/models"
-UNLIMITED = "1000000000/second"
+UNLIMITED = "100000000/second"
 LITELLM_CONFIG = """
 model_list:
   - model_name: scripted
@@ -75,7 +75,7 @@ class Stage:
     async def prepare(self) -> None:
         """Migrate, and make a user with two keys, as an operator would: by the `atp` command."""
         await self._atp("migrate")
-        await self._atp("users", "create", "bench", "bench@localhost")
+        await self._atp("users", "create", "bench", "bench@localhost", "--role", "admin")
         self.key = (await self._atp("keys", "create", "bench")).splitlines()[0]
         self.admin_key = (await self._atp("keys", "create", "bench", "--scope", "admin")).splitlines()[0]
 

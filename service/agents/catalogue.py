@@ -30,7 +30,8 @@ class Parameters(BaseModel):
 
     def over(self, base: "Parameters") -> "Parameters":
         """These parameters, and the base's where these are silent."""
-        return base.model_copy(update=self.model_dump(exclude_none=True))
+        given = {name: value for name, value in self if value is not None}
+        return base.model_copy(update=given) if given else base
 
 
 class Agent(BaseModel):

@@ -26,7 +26,11 @@ class Outcome:
 
 
 class Asker(Protocol):
-    """Whoever answers questions: the runner, or what stands before it. Both raise AtpError."""
+    """Whoever answers questions: the runner, or what stands before it. Those that wait raise AtpError."""
+
+    def known(self, question: Question) -> Answer | None:
+        """The answer, if it need not be asked for."""
+        ...
 
     async def complete(self, question: Question) -> Answer: ...
 

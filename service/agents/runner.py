@@ -45,6 +45,10 @@ class Runner:
         """For a model without an agent; raises NotFound."""
         return Question(DIRECT, Prompt(self._catalogue.model(model_id), tuple(messages), parameters))
 
+    def known(self, question: Question) -> Answer | None:
+        """A model has to be asked."""
+        return None
+
     async def complete(self, question: Question) -> Answer:
         """Raises UpstreamError or UpstreamTimeout."""
         with self._observed(question) as call:

@@ -88,6 +88,15 @@ class Flights(Generic[Item]):
         alone = not (read and write)
         return Reader(Order(kind, key, name_of(kind, key), groups, ttl_s, begin, alone, write), self)
 
+    def known(self, key: str, kind: Kind) -> tuple[Item, Source] | None:
+        """The answer, if this node has it in memory: no task, no reader, microseconds."""
+        entry = self._cache.get_near(name := name_of(kind, key))
+        item = None if entry is None else self._decoded(name, entry)
+        if entry is None or item is None:
+            return None
+        self.count(kind, "hit")
+        return item, Source("hit", entry.age_s(self._cache.clock.now_ms()))
+
     def board(self, order: Order[Item]) -> tuple[Flight[Item], bool]:
         """For readers: the flight to read, and whether it was begun for this one."""
         if order.alone:
@@ -123,14 +132,19 @@ class Flights(Generic[Item]):
         return flight if self._land(order, flight, entry, "hit", now_ms) else None
 
     def _land(self, order: Order[Item], flight: Flight[Item], entry: Entry, result: Result, now_ms: int) -> bool:
-        try:
-            item = self._codec.decode(entry.value)
-        except ValueError:  # another version's: the call that follows overwrites it
-            log.warning("cache.unreadable", name=order.name, size_bytes=len(entry.value))
-            self._cache.drop_near(order.name)
+        item = self._decoded(order.name, entry)
+        if item is None:
             return False
         flight.landed(item, Source(result, entry.age_s(now_ms)))
         return True
+
+    def _decoded(self, name: str, entry: Entry) -> Item | None:
+        try:
+            return self._codec.decode(entry.value)
+        except ValueError:  # another version's: the call that follows overwrites it
+            log.warning("cache.unreadable", name=name, size_bytes=len(entry.value))
+            self._cache.drop_near(name)
+            return None
 
     def _depart(self, order: Order[Item]) -> Flight[Item]:
         flight = Flight[Item](order.groups, self._cache.clock.now_ms())

@@ -57,6 +57,14 @@ class Answering:
         bypass = context or caller.caching != ANY
         return Chat(caller, [question], self._recall.asker(caller, context=context), bypass=bypass)
 
+    async def recall(self, chat: Chat) -> list[Outcome] | None:
+        """The answers, if nobody need be asked for any of them."""
+        known = [(question, chat.asker.known(question)) for question in chat.questions]
+        outcomes = [Outcome(question, answer) for question, answer in known if answer is not None]
+        if len(outcomes) < len(known):
+            return None
+        return await self._taken(chat, outcomes)
+
     async def complete(self, chat: Chat) -> list[Outcome]:
         """The whole answers, or their errors, in the order asked; cancelled, it leaves a row of what was used."""
         try:
@@ -64,6 +72,9 @@ class Answering:
         except asyncio.CancelledError:
             self._ledger.enqueue(chat.row_when_left())
             raise
+        return await self._taken(chat, outcomes)
+
+    async def _taken(self, chat: Chat, outcomes: list[Outcome]) -> list[Outcome]:
         for outcome in outcomes:
             chat.take(outcome)
         await self._finish(chat, outcomes)

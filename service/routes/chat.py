@@ -35,8 +35,7 @@ class ChatRoutes:
         chat = await self._answering.begin(caller(call), call.body)
         if call.body.stream:
             return await self._streaming.respond(call, chat, as_sse)
-        async with self._streaming.waiting(call):
-            outcomes = await self._answering.complete(chat)
+        outcomes = await self._streaming.whole(call, chat)
         chat.raise_if_all_failed()
         return Response(to_json(chat.whole(outcomes)), headers=cache_headers(chat), media_type="application/json")
 

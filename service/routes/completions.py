@@ -57,8 +57,7 @@ class CompletionRoutes:
         words = Words(chat, body)
         if body.stream:
             return await self._streaming.respond(call, chat, words.stream, error_chunk)
-        async with self._streaming.waiting(call):
-            outcomes = await self._answering.complete(chat)
+        outcomes = await self._streaming.whole(call, chat)
         chat.raise_if_all_failed()
         answer = outcomes[0].item
         assert isinstance(answer, Answer)  # noqa: S101 - raised otherwise; mypy cannot know

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -14,6 +14,7 @@ from service.agents.runner import Question, Runner
 from service.cache.entry import Kind
 from service.cache.flight import Reader
 from service.cache.flights import Flights
+from service.routes.chat_requests import ANY, Caching
 from service.routes.chats import Caller
 from service.settings import Settings
 
@@ -67,26 +68,42 @@ class Recall:
         if context:
             return self._runner
         owner = caller.identity.user_id if self._by_user else ""
-        return Recaller(self._runner, self.opener(caller, "query" if several else "agent_response", owner))
-
-    def opener(self, caller: Caller, kind: Kind, owner: str) -> "Open":
-        caching, ttl_s = caller.caching, self._ttl_s[kind]
-
-        def open_(question: Question, begin: Callable[[], AsyncGenerator[Item, None]]) -> Reader[Item]:
-            key, groups = digest(question, owner), (question.agent.id,)
-            return self._flights.open(key, kind, groups, ttl_s, begin, read=caching.read, write=caching.write)
-
-        return open_
+        kind: Kind = "query" if several else "agent_response"
+        return Recaller(self._runner, self._flights, Terms(kind, self._ttl_s[kind], owner, caller.caching))
 
 
-Open = Callable[[Question, Callable[[], AsyncGenerator[Item, None]]], Reader[Item]]
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a chat's answers are kept: as what, for how long, for whom (empty: for all), and what its client allows."""
+
+    kind: Kind
+    ttl_s: int
+    owner: str
+    caching: Caching
 
 
 class Recaller:
     """The Asker of one chat."""
 
-    def __init__(self, runner: Runner, open_: Open) -> None:
-        self._runner, self._open = runner, open_
+    def __init__(self, runner: Runner, flights: Flights[Item], terms: Terms) -> None:
+        self._runner, self._flights, self._terms = runner, flights, terms
+
+    def known(self, question: Question) -> Answer | None:
+        """The answer, if this node has it at hand."""
+        if self._terms.caching != ANY:
+            return None
+        found = self._flights.known(digest(question, self._terms.owner), self._terms.kind)
+        if found is None:
+            return None
+        assert isinstance(found[0], Answer)  # noqa: S101 - as the codec says
+        return recalled(found[0], found[1].age_s)
+
+    def _open(self, question: Question, begin: Callable[[], AsyncGenerator[Item, None]]) -> Reader[Item]:
+        terms, key = self._terms, digest(question, self._terms.owner)
+        allowed = terms.caching
+        return self._flights.open(
+            key, terms.kind, (question.agent.id,), terms.ttl_s, begin, read=allowed.read, write=allowed.write
+        )
 
     async def complete(self, question: Question) -> Answer:
         """Raises as the runner."""
@@ -122,7 +139,7 @@ def age_of(reader: Reader[Item]) -> float | None:
 
 
 def recalled(answer: Answer, age_s: float | None) -> Answer:
-    return answer if age_s is None else replace(answer, tokens=Tokens(), age_s=age_s)
+    return answer if age_s is None else Answer(answer.text, Tokens(), answer.finish_reason, age_s)
 
 
 def digest(question: Question, owner: str) -> str:

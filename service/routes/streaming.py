@@ -35,6 +35,15 @@ class Streaming:
         async with until_gone(call.request.receive), self._streams.held(call.identity):
             yield
 
+    async def whole(self, call: Call[Any], chat: Chat) -> list[Outcome]:
+        """The whole answers; nothing watches over the wait for those that are known. Raises as `waiting`."""
+        known = await self._answering.recall(chat)
+        if known is not None:
+            return known
+        async with self.waiting(call):
+            return await self._answering.complete(chat)
+        raise AssertionError("unreachable")  # mypy: it does not swallow exceptions
+
     async def respond(self, call: Call[Any], chat: Chat, encode: Encode, last: Last = error_event) -> EventStream:
         """Waits for the first piece before it answers 200, so that a model that fails at once is a plain problem.
 
