@@ -27,6 +27,7 @@ LOOK_EVERY_S = 3.0
 MOST_GROUPS = 1000
 # A moment further ahead comes from a clock that is wrong; believed, it would switch the cache off until then.
 AHEAD_MS = 1000
+INSTANT_MS = 50
 # How far nodes' ideas of Redis's clock may be apart: what it took to hear it, at most REDIS_REQUEST_TIMEOUT, and a bit.
 SKEW_MS = 500
 
@@ -71,12 +72,12 @@ class MemoryFlushLog:
     Without Redis to say what the time is, another node's entries may bear a moment that is later than this node's now.
     """
 
-    def __init__(self, clock: SharedClock) -> None:
-        self._clock = clock
+    def __init__(self, clock: SharedClock, skew_ms: int = 0) -> None:
+        self._clock, self._skew_ms = clock, skew_ms
 
     async def lift(self, moments: Mapping[str, int]) -> Moments:
         now_ms = self._clock.now_ms()
-        return Moments(now_ms, {group: moment or now_ms + SKEW_MS for group, moment in moments.items()})
+        return Moments(now_ms, {group: moment or now_ms + self._skew_ms for group, moment in moments.items()})
 
 
 class Flushes:
@@ -94,27 +95,30 @@ class Flushes:
         return begun_ms <= moments.get(ALL, 0) or any(begun_ms <= moments.get(group, 0) for group in groups)
 
     def heard(self, group: str | None, before_ms: int) -> None:
-        """Believe it at once; None is everything.
-
-        Where this node's clock was put forward, what began here until now is older than a flush that we hear of now,
-        whatever the two moments say.
-        """
-        name, now_ms = ALL if group is None else group, self._clock.now_ms()
-        before_ms = min(before_ms, now_ms + AHEAD_MS)
-        if self._clock.lead_ms > 0 and before_ms != self._moments.get(name):
-            before_ms = max(before_ms, now_ms)
+        """Believe it at once; None is everything. What begins before this node's clock has passed it is not kept."""
+        name = ALL if group is None else group
+        before_ms = min(before_ms, self._clock.now_ms() + AHEAD_MS)
         self._moments[name] = max(before_ms, self._moments.get(name, 0))
-        self._clock.not_before(before_ms + 1)  # so that what begins from now on is not taken for older
         if len(self._moments) > MOST_GROUPS:
             self._moments = {ALL: max(self._moments.values())}
 
     async def flush(self, group: str | None) -> Flushed:
-        """Make everything of a group, or all, a miss: on this node at once, on the others when they hear of it."""
+        """Make everything of a group, or all, a miss: on this node at once, on the others when they hear of it.
+
+        Returns once this node's clock has passed the moment, so that what begins afterwards is kept; it is the next
+        millisecond or two. Putting the clock forward would date answers that then outlive another node's flush.
+        """
         name = ALL if group is None else group
         self.heard(group, max(self._clock.now_ms(), 1 + max(self._moments.values(), default=0)))
         answered = await self._log.ask(lambda moments: moments.lift({name: 0}))
         self._learn(answered.result, by_redis=not answered.degraded)
+        await self._passed(answered.result.of[name])
         return Flushed(answered.result.of[name], answered.degraded)
+
+    async def _passed(self, moment_ms: int) -> None:
+        left_ms = moment_ms + 1 - self._clock.now_ms()
+        if 0 < left_ms <= INSTANT_MS:
+            await asyncio.sleep(left_ms / 1000)
 
     async def recovered(self) -> None:
         """Redis is back: tell it what it may have missed or lost. Raises StateUnavailable."""
@@ -142,7 +146,6 @@ class Flushes:
     def _learn(self, moments: Moments, by_redis: bool) -> None:
         if by_redis:
             self._clock.measured(moments.now_ms)
-            self._clock.not_before(1 + max(self._moments.values(), default=0))
         for name, moment in moments.of.items():
             self.heard(None if name == ALL else name, moment)
 

@@ -1,7 +1,5 @@
 """The cache of all nodes: one Redis string an entry, `atp:cache:<kind>:<sha256>`, which Redis ends by itself."""
 
-from dataclasses import replace
-
 import structlog
 
 from service.cache.clock import SharedClock
@@ -31,8 +29,7 @@ class RedisCache:
         return entry
 
     async def put(self, name: str, entry: Entry) -> None:
-        told = replace(entry, begun_ms=self._clock.dated(entry.begun_ms))
-        data, ttl_ms = pack(name, told), max(1, int(entry.ttl_s * 1000))
+        data, ttl_ms = pack(name, entry), max(1, int(entry.ttl_s * 1000))
         await self._redis.run(lambda p: p.set(name, data, px=ttl_ms))
 
     def _say_torn(self, name: str, size_bytes: int) -> None:

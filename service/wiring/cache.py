@@ -8,7 +8,7 @@ from service.cache.clock import SharedClock
 from service.cache.entry import CacheStore, Kind
 from service.cache.flight import Result
 from service.cache.flights import Codec, Flights, always
-from service.cache.flushes import Flushes, FlushLog, MemoryFlushLog, RedisFlushLog
+from service.cache.flushes import SKEW_MS, Flushes, FlushLog, MemoryFlushLog, RedisFlushLog
 from service.cache.leads import Leads, LeadStore, MemoryLeads, RedisLeads
 from service.cache.manager import CacheManager, Plain
 from service.cache.memory import MemoryCache
@@ -67,7 +67,9 @@ def open_pipeline(ground: Ground) -> Pipeline | None:
 
 def flushes(ground: Ground, clock: SharedClock) -> Flushes:
     shared = RedisFlushLog(ground.redis) if ground.redis else None
-    made = Flushes(Failover[FlushLog](ground.breaker, shared, MemoryFlushLog(clock)), clock, shared)
+    made = Flushes(
+        Failover[FlushLog](ground.breaker, shared, MemoryFlushLog(clock, SKEW_MS if shared else 0)), clock, shared
+    )
     if ground.breaker:
         ground.breaker.on_recovery(made.recovered)
     ground.work["cache-flushes"] = made.run
