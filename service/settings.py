@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.errors import SettingsError
 from service.setting_types import (
     Count,
+    Months,
     Names,
     OneLine,
     Port,
@@ -121,8 +122,8 @@ class Settings(BaseSettings):
         None, description="Folder where usage waits while PostgreSQL is away; default: spool in STATE_DIR"
     )
     usage_spool_bytes: Count = Field(268_435_456, description="Bytes each process may spool; then chats get 503")
-    usage_retention_months: Count = Field(13, description="Months that usage rows and hourly sums are kept")
-    usage_rollup_retention_months: Count = Field(36, description="Months that daily sums of usage are kept")
+    usage_retention_months: Months = Field(13, description="Months that usage rows and hourly sums are kept")
+    usage_rollup_retention_months: Months = Field(36, description="Months that daily sums of usage are kept")
 
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),

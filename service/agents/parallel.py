@@ -1,14 +1,14 @@
 """Several agents side by side: one that fails is reported in its place and does not spoil the others."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from service.agents.messages import Answer, Delta, Item
+from service.agents.messages import Answer, Delta, Item, Tokens
 from service.agents.runner import Question
 from service.background import end
 from service.errors import AtpError
@@ -32,25 +32,33 @@ class Asker(Protocol):
         """The answer, if it need not be asked for."""
         ...
 
+    def due(self, question: Question) -> Tokens | None:
+        """What a call that was left early cost, where that need not be estimated."""
+        ...
+
     async def complete(self, question: Question) -> Answer: ...
 
     def stream(self, question: Question) -> AsyncGenerator[Item, None]: ...
 
 
-async def complete_all(asker: Asker, questions: Sequence[Question]) -> list[Outcome]:
+async def complete_all(
+    asker: Asker, questions: Sequence[Question], seen: Callable[[Outcome], None] = lambda outcome: None
+) -> list[Outcome]:
     """Ask all at once; in the order of the questions, each with its Answer or AtpError."""
     if len(questions) == 1:
-        return [await attempt(asker, questions[0])]
+        return [await attempt(asker, questions[0], seen)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(attempt(asker, question)) for question in questions]
+        tasks = [group.create_task(attempt(asker, question, seen)) for question in questions]
     return [task.result() for task in tasks]
 
 
-async def attempt(asker: Asker, question: Question) -> Outcome:
+async def attempt(asker: Asker, question: Question, seen: Callable[[Outcome], None]) -> Outcome:
     try:
-        return Outcome(question, await asker.complete(question))
+        outcome = Outcome(question, await asker.complete(question))
     except AtpError as error:
-        return Outcome(question, error)
+        outcome = Outcome(question, error)
+    seen(outcome)  # at once: the others may never end
+    return outcome
 
 
 def stream_all(asker: Asker, questions: Sequence[Question]) -> AsyncGenerator[Outcome, None]:

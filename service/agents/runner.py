@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.agents.catalogue import DIRECT, Agent, Catalogue, Parameters
-from service.agents.messages import Answer, Item, Message, ModelClient, Prompt
+from service.agents.messages import Answer, Item, Message, ModelClient, Prompt, Tokens
 from service.errors import AtpError
 from service.telemetry.metrics import Metrics
 
@@ -47,6 +47,10 @@ class Runner:
 
     def known(self, question: Question) -> Answer | None:
         """A model has to be asked."""
+        return None
+
+    def due(self, question: Question) -> Tokens | None:
+        """Nobody knows what a call that was cut has cost."""
         return None
 
     async def complete(self, question: Question) -> Answer:

@@ -57,6 +57,8 @@ class Flight(Generic[Item]):
         self.source: Source | None = None  # as the first reader has it; None: not known yet
         self.over = False
         self.task: asyncio.Task[None] | None = None
+        self.boarded = 0
+        self.payer = 0  # the number of the reader whose the cost of the call is; 0: nobody's yet
         self._failure: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._changed: asyncio.Event | None = None
@@ -80,6 +82,10 @@ class Flight(Generic[Item]):
         """Each reader adds its own frames to the same exception, so its traceback is reset for each."""
         if self._failure:
             raise self._failure.with_traceback(self._traceback)
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
 
     async def change(self) -> None:
         """Wait for whatever happens next."""
@@ -124,14 +130,19 @@ class Reader(Generic[Item]):
     def __init__(self, order: Order[Item], flights: Boarding[Item]) -> None:
         self._order, self._flights = order, flights
         self._read = 0
+        self._settled = False
 
     async def __aenter__(self) -> "Reader[Item]":
         self._flight, first = self._flights.board(self._order)
+        self._flight.boarded += 1
+        self._number = self._flight.boarded
+        if first:
+            self._flight.payer = self._number
         try:
             while self._flight.source is None and not self._flight.over:
                 await self._flight.change()
         except asyncio.CancelledError:
-            self._flights.leave(self._order, self._flight)
+            self._leave()
             raise
         self.source = self._flight.source or Source("miss")
         if self.source.result == "miss" and not first:
@@ -140,7 +151,25 @@ class Reader(Generic[Item]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._flights.leave(self._order, self._flight)
+        if self._flight.payer == self._number and not self._settled and not self._flight.over:
+            self._flight.payer = 0  # whoever reads it to the end pays it whole
+
+    def pays(self) -> bool:
+        """Whether the cost of the call is this reader's: it began it, or whoever did has left before the end."""
+        self._settled = True
+        self._flight.payer = self._flight.payer or self._number
+        return self._flight.payer == self._number
+
+    def left_unpaid(self) -> tuple[bool, Item | None]:
+        """After leaving early: whether the cost is this reader's, and the final item where the call had ended well."""
+        if self._settled or self._flight.payer != self._number:
+            return False, None
+        whole = self._flight.over and not self._flight.failed and self._flight.items
+        return True, self._flight.items[-1] if whole else None
 
     def __aiter__(self) -> "Reader[Item]":
         return self

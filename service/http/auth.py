@@ -23,7 +23,6 @@ class Authenticator:
         """Raises Unauthorized, Forbidden or Blocked."""
         try:
             identity = await (self._by_ticket(ticket) if ticket else self._verifier.verify(presented_key(scope)))
-            identity.require(needed)
             self._blocks.check("key", identity.key_prefix)
             self._blocks.check("user", identity.user_id)
         except (Unauthorized, Forbidden) as error:
@@ -31,6 +30,18 @@ class Authenticator:
             raise
         scope["atp.key_prefix"] = identity.key_prefix
         return identity
+
+    def permit(self, identity: Identity, needed: str) -> None:
+        """Raises Forbidden; after the request was charged, so that a key without the scope is limited too."""
+        try:
+            identity.require(needed)
+        except Forbidden as error:
+            self.refused(error.extra["reason"])
+            raise
+
+    async def again(self, identity: Identity) -> Identity:
+        """As the key is known now: its limits may have changed since; mostly a look in memory."""
+        return await self._verifier.verify_hash(identity.key_hash)
 
     def recognizes(self, scope: Scope, ticket: str = "") -> bool:
         """Whether it brings a key that this node knows to be good, without asking anybody."""

@@ -88,7 +88,7 @@ class Endpoint:
         identity = await self._gate.enter(scope, operation.scope, operation.policy)
         request = Request(scope, receive, send)
         body = await read_json(request, operation.body, operation.body_bytes) if operation.body else None
-        charge = functools.partial(self._gate.charge, scope, identity, operation.policy)
+        charge = functools.partial(self._gate.charge, scope, identity, operation.policy, again=1)
         try:
             response = await operation.handler(Call(request, identity, body, charge=charge))
             await response(scope, receive, send)

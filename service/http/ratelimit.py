@@ -3,8 +3,10 @@
 Headers follow draft-ietf-httpapi-ratelimit-headers-10; under /v1/ there are OpenAI's as well, which its clients read.
 """
 
+import asyncio
 import math
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from starlette.types import Scope
 
@@ -17,6 +19,8 @@ from service.limits.limiter import Decision, RateLimiter
 from service.limits.policies import ADDRESS, AUTH, address_subject, subject_of
 from service.telemetry.metrics import Metrics
 
+# Keys that this node does not know, of one address, looked up at a time; the next learns first how those went.
+STRANGERS_AT_ONCE = 8
 OPENAI_PATHS = "/v1/"
 RATE_HEADERS = (b"ratelimit", b"x-ratelimit-")
 
@@ -48,6 +52,7 @@ class Gate:
         self._requests, self._failures = limiters.requests, limiters.failures
         self._blocked = metrics.blocked_requests
         self.refused = authenticator.refused
+        self._strangers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def enter(self, scope: Scope, needed: str, policy: str, ticket: str = "") -> Identity:
         """Raises Unauthorized, Forbidden, Blocked, RateLimited, DatabaseUnavailable."""
@@ -55,29 +60,41 @@ class Gate:
         try:
             self._blocks.check("address", caller.address)
             identity = await self._identify(scope, caller, needed, ticket)
+            await self.charge(scope, identity, policy)
+            # Charging waits for Redis: who was blocked meanwhile has no socket in the hub that the block could close.
+            self._blocks.check("address", caller.address)
+            self._blocks.check("key", identity.key_prefix)
+            self._blocks.check("user", identity.user_id)
         except Blocked as error:
             self._blocked.labels(error.extra["blocked"]).inc()
             raise
-        await self.charge(scope, identity, policy)
+        self._authenticator.permit(identity, needed)
         return identity
 
-    async def charge(self, scope: Scope, identity: Identity, policy: str, requests: int = 1) -> None:
+    async def charge(self, scope: Scope, identity: Identity, policy: str, requests: int = 1, again: int = 0) -> None:
         """Count requests of a key, all or none; raises RateLimited."""
         if requests > 0:
             subject = subject_of(identity.key_hash)
-            say(scope, await self._requests.hit(policy, subject, identity.limits, requests))
+            say(scope, await self._requests.hit(policy, subject, identity.limits, requests, again=again))
 
     async def charge_socket(self, identity: Identity) -> None:
         """Count a chat on an open socket, where no headers can tell; raises RateLimited."""
+        identity = await self._authenticator.again(identity)
         decision = await self._requests.hit("chat", subject_of(identity.key_hash), identity.limits)
         if not decision.admitted:
             raise limited(decision)
 
     async def _identify(self, scope: Scope, caller: Caller, needed: str, ticket: str) -> Identity:
         subject = address_subject(caller.group)
-        if (locked := self._failures.refused(AUTH, subject)) and not self._authenticator.recognizes(scope, ticket):
-            self._failures.count(locked)
-            say(scope, locked)
+        if self._authenticator.recognizes(scope, ticket):
+            return await self._looked_up(scope, subject, needed, ticket)
+        async with self._strangers.setdefault(subject, asyncio.Semaphore(STRANGERS_AT_ONCE)):
+            if locked := self._failures.refused(AUTH, subject):
+                self._failures.count(locked)
+                say(scope, locked)
+            return await self._looked_up(scope, subject, needed, ticket)
+
+    async def _looked_up(self, scope: Scope, subject: str, needed: str, ticket: str) -> Identity:
         try:
             return await self._authenticator.identify(scope, needed, ticket)
         except Unauthorized as error:

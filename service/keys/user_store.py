@@ -20,6 +20,7 @@ SELECT {USER_COLUMNS} FROM users
 WHERE (%(like)s::text IS NULL OR lower(username) LIKE lower(%(like)s) OR lower(email) LIKE lower(%(like)s))
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
 ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608
+LOCK_ADMINS = "SELECT id FROM users WHERE role = 'admin' AND active ORDER BY id FOR NO KEY UPDATE"
 UPDATE_USER = f"""
 UPDATE users SET role = coalesce(%s, role), active = coalesce(%s, active) WHERE id = %s
 RETURNING {USER_COLUMNS}"""  # noqa: S608
@@ -73,6 +74,11 @@ async def select_user_id(connection: Connection, name: str) -> str | None:
     """The id of the user with this username, else with this id."""
     row = await (await connection.execute(SELECT_USER_ID, (name, name, name))).fetchone()
     return row[0] if row else None
+
+
+async def lock_admins(connection: Connection) -> set[str]:
+    """Ids of those who may administrate; nobody else changes them until the transaction ends."""
+    return {row[0] for row in await (await connection.execute(LOCK_ADMINS)).fetchall()}
 
 
 async def update_user(connection: Connection, user_id: str, role: str | None, active: bool | None) -> User | None:

@@ -52,7 +52,9 @@ class RateLimiter:
         }
         self._duration = metrics.ratelimit_duration
 
-    async def hit(self, policy: str, subject: str, own: Mapping[str, str] = NONE, cost: int = 1) -> Decision:
+    async def hit(
+        self, policy: str, subject: str, own: Mapping[str, str] = NONE, cost: int = 1, again: int = 0
+    ) -> Decision:
         """Count `cost` requests of a subject, unless they do not fit. `own` are the caller's own rates by policy.
 
         `subject` becomes part of the name of a key in Redis: no secret, and of bounded length.
@@ -61,10 +63,10 @@ class RateLimiter:
         limit = self._policies.limit(policy, own)
         key = key_of(limit, subject)
         refusal = self._refusals.find(key, limit.amount, started)
-        if refusal and refusal.degraded == self._windows.alone:
+        if refusal and refusal.degraded == self._windows.alone and cost + again == 1:
             decision = refused(limit, refusal, started)
         else:
-            decision = await self._ask(limit, key, cost, started)
+            decision = await self._ask(limit, key, cost, again, started)
         self.count(decision)
         self._duration.observe(self._clock() - started)
         return decision
@@ -82,9 +84,9 @@ class RateLimiter:
     async def close(self) -> None:
         await self._gathered.close()
 
-    async def _ask(self, limit: Limit, key: str, cost: int, started: float) -> Decision:
+    async def _ask(self, limit: Limit, key: str, cost: int, again: int, started: float) -> Decision:
         outcome, degraded = await self._gathered.hit(Hit(key, limit.amount, limit.window_ms, cost))
-        decision = decided(limit, outcome, cost, degraded)
+        decision = decided(limit, outcome, cost + again, degraded)
         if not decision.remaining:
             self._note(key, decision, outcome, started)
         return decision

@@ -70,7 +70,7 @@ class Slots:
             held.discard(slot)
             if not held:
                 del self._held[subject]
-        if self._shared and len(self._ended) < MOST_ENDED:
+        if self._shared and not self._store.degraded and len(self._ended[subject]) < MOST_ENDED:
             self._ended[subject].add(slot)
             self._wake.set()
 
@@ -83,6 +83,8 @@ class Slots:
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
             except TimeoutError:
+                pass  # time to renew, also where something always ends: an event that is set never lets a timeout ring
+            if loop.time() >= due:
                 due = loop.time() + self._every_s
                 await self._unless_away(self.renew)
             self._wake.clear()

@@ -63,20 +63,18 @@ class Answering:
         outcomes = [Outcome(question, answer) for question, answer in known if answer is not None]
         if len(outcomes) < len(known):
             return None
-        return await self._taken(chat, outcomes)
+        for outcome in outcomes:
+            chat.take(outcome)
+        await self._finish(chat, outcomes)
+        return outcomes
 
     async def complete(self, chat: Chat) -> list[Outcome]:
         """The whole answers, or their errors, in the order asked; cancelled, it leaves a row of what was used."""
         try:
-            outcomes = await complete_all(chat.asker, chat.questions)
+            outcomes = await complete_all(chat.asker, chat.questions, chat.take)
         except asyncio.CancelledError:
             self._ledger.enqueue(chat.row_when_left())
             raise
-        return await self._taken(chat, outcomes)
-
-    async def _taken(self, chat: Chat, outcomes: list[Outcome]) -> list[Outcome]:
-        for outcome in outcomes:
-            chat.take(outcome)
         await self._finish(chat, outcomes)
         return outcomes
 
@@ -120,10 +118,9 @@ class Answering:
 
     async def _finish(self, chat: Chat, outcomes: Sequence[Outcome]) -> None:
         """Raises DatabaseUnavailable: the row is not durable, so the answer must not be acknowledged."""
-        stored = self._ledger.enqueue(chat.row())
+        await self._ledger.record(chat.row())
         if chat.exchange and chat.status == 200:
             await self._remember(chat.exchange, outcomes)
-        await asyncio.shield(stored)
 
     async def _remember(self, exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
         now = time.time()

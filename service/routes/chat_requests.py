@@ -1,10 +1,10 @@
 """What a chat may ask, over REST and WebSocket alike."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from starlette.datastructures import Headers
 
 from service.agents.catalogue import Parameters
 
@@ -81,9 +81,9 @@ class CachingHeader(BaseModel):
     )
 
 
-def caching(headers: Mapping[str, str]) -> Caching:
+def caching(headers: Headers) -> Caching:
     """`no-cache`: ask anew, and keep that answer; `no-store`: ask anew, and keep nothing."""
-    said = headers.get("cache-control")
+    said = ",".join(headers.getlist("cache-control"))  # several are one list (RFC 9110, section 5.3)
     if not said:
         return ANY
     directives = {part.strip().lower() for part in said.split(",")}

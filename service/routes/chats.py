@@ -114,8 +114,9 @@ class Chat:
         """The usage of a client that left: what the models had read and written by then, estimated."""
         for question in self.questions:
             agent_id = question.agent.id
-            if agent_id in self._unfinished and agent_id not in self._recalled:
-                self._add(question, estimate(question.prompt, self._unfinished[agent_id]))
+            if agent_id in self._unfinished:
+                due = self.asker.due(question)
+                self._add(question, estimate(question.prompt, self._unfinished[agent_id]) if due is None else due)
         return self.meter.row(CLIENT_CLOSED)
 
     def usage(self) -> Usage:

@@ -114,17 +114,19 @@ class Words:
 
     async def stream(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
         """Chunks, then `[DONE]` once the usage is durable; an error is the last thing said."""
-        begun = False
+        begun = failed = False
         async with aclosing(events):
             async for name, fields in events:
                 if not begun and name in ("delta", "answer"):
                     begun = True
                     yield self._chunk({"role": "assistant", "content": ""})
                 if name == "error":
+                    failed = True
                     yield data(openai_error(fields["error"]))
-                    return
-                yield self._said(name, fields)
-        yield END
+                elif not failed:
+                    yield self._said(name, fields)
+        if not failed:
+            yield END
 
     def _said(self, name: str, fields: dict[str, Any]) -> bytes:
         if name == "delta":

@@ -69,6 +69,8 @@ class KeyActions:
         """
         key = await self._key(caller, prefix)
         require_all(caller, key.scopes)
+        if not caller.is_admin and caller.limits and key.rate_limits != dict(caller.limits):
+            raise Forbidden("This key has other rate limits than yours.", reason="limits")
         details = {"user_id": key.user_id, "grace_s": grace_s}
         async with self._deed(caller, by, key.user_id, "rotate_key", prefix, details) as connection:
             rotated = await issuing.rotate(connection, prefix, grace_s, self._most)

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -87,6 +88,7 @@ class Recaller:
 
     def __init__(self, runner: Runner, flights: Flights[Item], terms: Terms) -> None:
         self._runner, self._flights, self._terms = runner, flights, terms
+        self._dues: dict[str, Tokens] = {}  # by agent
 
     def known(self, question: Question) -> Answer | None:
         """The answer, if this node has it at hand."""
@@ -96,7 +98,24 @@ class Recaller:
         if found is None:
             return None
         assert isinstance(found[0], Answer)  # noqa: S101 - as the codec says
-        return recalled(found[0], found[1].age_s)
+        return repeated(found[0], found[1].age_s)
+
+    def due(self, question: Question) -> Tokens | None:
+        """Of a call that was left early: nothing where it is another's, and all where it had ended by then."""
+        return self._dues.get(question.agent.id)
+
+    @asynccontextmanager
+    async def _reading(
+        self, question: Question, begin: Callable[[], AsyncGenerator[Item, None]]
+    ) -> AsyncIterator[Reader[Item]]:
+        reader = self._open(question, begin)
+        try:
+            async with reader:
+                yield reader
+        finally:
+            ours, final = reader.left_unpaid()
+            if not ours or isinstance(final, Answer):
+                self._dues[question.agent.id] = final.tokens if isinstance(final, Answer) else Tokens()
 
     def _open(self, question: Question, begin: Callable[[], AsyncGenerator[Item, None]]) -> Reader[Item]:
         terms, key = self._terms, digest(question, self._terms.owner)
@@ -111,14 +130,14 @@ class Recaller:
         async def begin() -> AsyncGenerator[Item, None]:
             yield await self._runner.complete(question)
 
-        async with self._open(question, begin) as reader:
+        async with self._reading(question, begin) as reader:
             final = await reader.final()
             assert isinstance(final, Answer)  # noqa: S101 - as the codec says
-            return recalled(final, age_of(reader))
+            return recalled(final, reader)
 
     async def stream(self, question: Question) -> AsyncGenerator[Item, None]:
         """As the runner's; an answer that is known begins with an empty Delta that tells its age."""
-        async with self._open(question, lambda: self._runner.stream(question)) as reader:
+        async with self._reading(question, lambda: self._runner.stream(question)) as reader:
             age_s, pieces = age_of(reader), 0
             if age_s is not None:
                 yield Delta("", age_s)
@@ -130,7 +149,7 @@ class Recaller:
                 if not pieces:  # it came whole
                     for piece in PIECE.findall(item.text):
                         yield Delta(piece, age_s)
-                yield recalled(item, age_s)
+                yield recalled(item, reader)
 
 
 def age_of(reader: Reader[Item]) -> float | None:
@@ -138,8 +157,16 @@ def age_of(reader: Reader[Item]) -> float | None:
     return reader.source.age_s if reader.source.result in ("hit", "shared") else None
 
 
-def recalled(answer: Answer, age_s: float | None) -> Answer:
-    return answer if age_s is None else Answer(answer.text, Tokens(), answer.finish_reason, age_s)
+def recalled(answer: Answer, reader: Reader[Item]) -> Answer:
+    """As this reader's own where its cost is: it began the call, or whoever did has left before the end."""
+    age_s, pays = age_of(reader), reader.pays()
+    if age_s is None or (pays and answer.tokens != Tokens()):
+        return answer
+    return repeated(answer, age_s)
+
+
+def repeated(answer: Answer, age_s: float) -> Answer:
+    return Answer(answer.text, Tokens(), answer.finish_reason, age_s)
 
 
 def digest(question: Question, owner: str) -> str:

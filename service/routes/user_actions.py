@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.admin.audit import Action, Actor, Audit
-from service.errors import Invalid, NotFound
+from service.errors import Forbidden, Invalid, NotFound
 from service.keys import issuing, user_store
 from service.keys.pages import Page, Place
 from service.keys.user_store import User
@@ -50,6 +50,9 @@ class UserActions:
             raise Invalid("You cannot deactivate or demote yourself: nobody might be left to undo it.")
         details: dict[str, Any] = asked.model_dump(exclude_none=True)
         async with self._audit.recording(Action(by, "change_user", user_id, details)) as (connection, _):
+            takes = asked.active is False or asked.role == "user"
+            if takes and by.user_id not in await user_store.lock_admins(connection):  # two do it to each other at once
+                raise Forbidden("You are no administrator any more.", reason="scope")
             user, key_hashes = await issuing.change_user(connection, user_id, asked.role, asked.active)
         await self._announce(*key_hashes)
         return user

@@ -44,9 +44,7 @@ class Retention:
 class Partitions:
     """`run()` is owned by the composition root; of all nodes one at a time does the work."""
 
-    def __init__(
-        self, db: Database, retention: Retention, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, db: Database, retention: Retention, clock: Callable[[], datetime] | None = None) -> None:
         self._db, self._retention, self._clock = db, retention, clock
 
     async def run(self) -> None:
@@ -62,12 +60,22 @@ class Partitions:
 
     async def keep(self) -> None:
         """Make this month and the next ones, drop what is too old; raises DatabaseUnavailable."""
-        today = self._clock().astimezone(UTC).date()
+        today = await self._today()
         oldest = month(today, -self._retention.rows_months)
         await self._make([month(today, ahead) for ahead in range(MONTHS_AHEAD + 1)])
         await self._drop(oldest)
         await self._delete(DELETE_HOURLY, oldest)
         await self._delete(DELETE_DAILY, month(today, -self._retention.daily_months))
+
+    async def _today(self) -> date:
+        """PostgreSQL's, UTC: a node whose clock is wrong by years must not drop what others count by."""
+        if self._clock:
+            return self._clock().astimezone(UTC).date()
+        async with self._db.connection("select_today") as connection:
+            row = await (await connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date")).fetchone()
+        assert row is not None  # noqa: S101
+        today: date = row[0]
+        return today
 
     async def _make(self, months: list[date]) -> None:
         async with self._db.connection("make_usage_partitions") as connection:

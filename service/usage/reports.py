@@ -6,7 +6,7 @@ Their cost depends on how many keys, agents and models were used in how many hou
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from psycopg.rows import dict_row
@@ -103,6 +103,8 @@ def composed(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def item(row: dict[str, Any]) -> dict[str, Any]:
     about = {name: row[name] for name in COLUMNS if name in row}
+    if "start" in about:
+        about["start"] = about["start"].astimezone(UTC)  # PostgreSQL's own time zone may be another
     return about | measures(row)
 
 

@@ -46,6 +46,7 @@ class Segments:
         """By `create` or `orphans`; `lock` is the descriptor that holds the flock."""
         self._folder, self._lock = folder, lock
         self._file, self._size = -1, 0
+        self._left = False  # something stays in the folder
         self._sealed = sorted(folder.glob("*.seg"))
         self._next = int(self._sealed[-1].stem) + 1 if self._sealed else 1
 
@@ -70,6 +71,8 @@ class Segments:
             except FileNotFoundError:
                 with suppress(OSError):
                     path.rmdir()  # its process died, or is about to do the same
+                continue
+            except OSError:  # another user's, or nothing of ours: it must not keep the others waiting
                 continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,6 +141,11 @@ class Segments:
         """The oldest sealed segment, if any."""
         return self._sealed[0] if self._sealed else None
 
+    def forget(self, segment: Path) -> None:
+        """Leave a sealed segment where it is."""
+        self._sealed.remove(segment)
+        self._left = True
+
     def drop(self, segment: Path) -> None:
         """Remove a sealed segment; its rows are elsewhere."""
         segment.unlink()
@@ -146,7 +154,7 @@ class Segments:
     def close(self) -> None:
         """Let the folder go: removed when nothing is in it, else for the next process to find."""
         self.seal()
-        if not self._sealed:
+        if not self._sealed and not self._left:
             (self._folder / PROBE).unlink(missing_ok=True)  # of one that was killed while it probed
             (self._folder / LOCK).unlink()
             self._folder.rmdir()

@@ -44,7 +44,7 @@ class Spool:
         self._own: Segments | None = None
         self._adopted: list[Segments] = []
         self._broken, self._faults = True, 0
-        self.rows = self.size_bytes = 0
+        self.rows = self.size_bytes = self._adopted_bytes = 0  # only this process's own bytes count against the limit
 
     @property
     def usable(self) -> bool:
@@ -108,7 +108,7 @@ class Spool:
 
     def _tell(self) -> None:
         self._metrics.usage_spool_rows.set(self.rows)
-        self._metrics.usage_spool_bytes.set(self.size_bytes)
+        self._metrics.usage_spool_bytes.set(self.size_bytes + self._adopted_bytes)
 
     # On the thread:
 
@@ -127,26 +127,48 @@ class Spool:
         rows = 0
         for orphan in Segments.orphans(self._root):
             self._adopted.append(orphan)
-            self.size_bytes += orphan.size_bytes
-            rows += sum(1 for path in orphan.sealed() for _ in records_of(path.read_bytes()))
-        self.rows += rows
+            for path in orphan.sealed():
+                found = self._counted(orphan, path)
+                self.rows, rows = self.rows + found, rows + found
         return rows
+
+    def _counted(self, orphan: Segments, path: Path) -> int:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            set_aside(orphan, path, error)
+            return 0
+        self._adopted_bytes += len(data)
+        return sum(1 for _ in records_of(data))
 
     def _read_oldest(self) -> Waiting | None:
         for adopted in list(self._adopted):
-            if path := adopted.oldest():
-                return read(adopted, path)
+            while path := adopted.oldest():
+                try:
+                    return read(adopted, path)
+                except OSError as error:
+                    set_aside(adopted, path, error)
             self._adopted.remove(adopted)
             adopted.close()
         if self._own is None:
             return None
-        if self._own.oldest() is None:
-            self._own.seal()
-        path = self._own.oldest()
-        return read(self._own, path) if path else None
+        for _ in range(len(self._own.sealed()) + 1):
+            if self._own.oldest() is None:
+                self._own.seal()
+            if path := self._own.oldest():
+                try:
+                    return read(self._own, path)
+                except OSError as error:
+                    set_aside(self._own, path, error)
+        self.rows = 0  # what could not be read was counted
+        return None
 
     def _remove(self, waiting: Waiting) -> None:
-        self.size_bytes -= waiting.path.stat().st_size
+        size = waiting.path.stat().st_size
+        if waiting.owner is self._own:
+            self.size_bytes -= size
+        else:
+            self._adopted_bytes -= size
         waiting.owner.drop(waiting.path)
         self.rows -= len(waiting.rows) + waiting.unreadable
 
@@ -154,6 +176,12 @@ class Spool:
         for segments in (*self._adopted, *([self._own] if self._own else [])):
             segments.close()
         self._adopted, self._own = [], None
+
+
+def set_aside(owner: Segments, path: Path, error: OSError) -> None:
+    """It stays on the disk, for whoever can read it; the others go on."""
+    owner.forget(path)
+    log.error("usage.segment_unreadable", segment=str(path), error=error.strerror)
 
 
 def read(owner: Segments, path: Path) -> Waiting:
