@@ -62,3 +62,24 @@ async def test_a_client_that_leaves_ends_every_call_of_its_batch(node: RunningNo
         return await node.rows("SELECT status, count(*)::int FROM api_usage GROUP BY status") == [(499, 3)]
 
     await eventually(rows)
+
+
+async def test_a_batch_that_can_never_fit_is_not_told_to_wait(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    settings = node_settings(database_url, redis_url, model_server, rate_limit_chat="10/minute")
+    tasks = [{"agent": "reasoning", "task": f"{number}?", "model": "good"} for number in range(11)]
+    async with running(settings) as node:
+        refused = await node.http.post("/api/v1/chat/batch", json={"requests": tasks})
+    assert (refused.status_code, "retry-after" in refused.headers) == (429, False)
+
+
+async def test_a_key_that_lacks_the_scope_is_limited_all_the_same(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    settings = node_settings(database_url, redis_url, model_server, rate_limit_chat="3/minute")
+    async with running(settings) as node:
+        headers = {"x-api-key": await node.new_key("read")}
+        body = {"agent": "reasoning", "task": "?", "model": "good"}
+        asked = [await node.http.post("/api/v1/chat", json=body, headers=headers) for _ in range(5)]
+    assert [answer.status_code for answer in asked] == [403, 403, 403, 429, 429]

@@ -138,3 +138,44 @@ async def test_while_redis_is_away_answers_are_known_on_this_node(database_url: 
     async with running(node_settings(database_url, "", model_server)) as node:
         assert (await node.http.post("/api/v1/chat", json=FRANCE)).headers["x-cache"] == "MISS"
         assert (await node.http.post("/api/v1/chat", json=FRANCE)).headers["x-cache"] == "HIT"
+
+
+COSTS = 'SELECT status, cached, tokens_in, tokens_out FROM api_usage ORDER BY "timestamp"'
+
+
+async def _rows(node: RunningNode, count: int) -> bool:
+    return len(await node.rows(COSTS)) == count
+
+
+async def test_when_the_one_who_began_a_call_leaves_whoever_reads_it_to_the_end_pays_for_it(
+    node: RunningNode, model_server: Upstream
+) -> None:
+    body = FRANCE | {"model": "slow"}
+    leaver = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: model_server.open == 1)
+    stayer = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: _active(node, 2))
+    leaver.cancel()
+    await stayer
+    await eventually(lambda: _rows(node, 2))
+    assert await node.rows(COSTS) == [(499, False, 0, 0), (200, False, 7, 4)]
+
+
+async def test_one_who_joins_a_call_and_leaves_pays_nothing(node: RunningNode, model_server: Upstream) -> None:
+    body = FRANCE | {"model": "slow"}
+    first = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: model_server.open == 1)
+    joiner = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: _active(node, 2))
+    joiner.cancel()
+    await first
+    await eventually(lambda: _rows(node, 2))
+    assert sorted(await node.rows(COSTS)) == [(200, False, 7, 4), (499, False, 0, 0)]
+
+
+async def test_no_store_in_a_second_header_line_counts_too(node: RunningNode, model_server: Upstream) -> None:
+    headers = [("cache-control", "max-age=0"), ("cache-control", "no-store")]
+    for _ in range(2):
+        response = await node.http.post("/api/v1/chat", json=FRANCE, headers=headers)
+        assert response.headers["x-cache"] == "BYPASS"
+    assert len(model_server.bodies) == 2

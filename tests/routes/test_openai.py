@@ -173,3 +173,13 @@ async def test_a_limited_key_is_a_rate_limit_error_that_says_when(
     assert 1 <= int(limited.value.response.headers["retry-after"]) <= 120
     assert limited.value.response.headers["x-ratelimit-limit-requests"] == "1"
     assert limited.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+async def test_a_stream_that_breaks_is_an_error_in_the_ledger_and_not_a_client_that_left(
+    client: AsyncOpenAI, node: RunningNode
+) -> None:
+    stream = await client.chat.completions.create(model="breaks-off", messages=FRANCE, stream=True)
+    with pytest.raises(openai.APIError):
+        async for _ in stream:
+            pass
+    assert await node.rows("SELECT status FROM api_usage") == [(502,)]

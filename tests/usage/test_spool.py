@@ -12,6 +12,7 @@ from service.errors import DatabaseUnavailable
 from service.telemetry.metrics import Metrics
 from service.usage.segments import Segments, framed
 from service.usage.spool import Spool
+from tests.servers import OwnPostgres
 from tests.usage.parts import counted, files_in, open_parts, rows
 from tests.usage.test_segments import files_of_at_most
 from tests.waiting import eventually
@@ -129,3 +130,19 @@ def json_of(count: int, first: int = 0) -> list[bytes]:
 
 def make_file(path: Path) -> None:
     path.touch()
+
+
+def a_file_among_the_folders(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "2026-notes").touch()
+
+
+async def test_what_is_no_folder_of_a_spool_stops_no_replay(own_postgres: OwnPostgres, spool_dir: Path) -> None:
+    a_file_among_the_folders(spool_dir)
+    async with open_parts(own_postgres.dsn, spool_dir) as parts:
+        await own_postgres.kill()
+        for row in rows(5):
+            await parts.ledger.record(row)
+        await own_postgres.restart()
+        await eventually(lambda: parts.spool.rows == 0, within_s=10)
+    assert counted(own_postgres.dsn) == (5, 5, 5)
