@@ -39,6 +39,15 @@ def records_of(data: bytes) -> Iterator[bytes]:
         position += HEAD.size + length
 
 
+def damaged_bytes(data: bytes) -> int:
+    """How much lies behind a record that is whole and not what was written; 0 for a torn tail, never acknowledged."""
+    position = sum(HEAD.size + len(record) for record in records_of(data))
+    if position + HEAD.size > len(data):
+        return 0
+    length, _ = HEAD.unpack_from(data, position)
+    return len(data) - position if position + HEAD.size + length <= len(data) else 0
+
+
 class Segments:
     """A folder that this process holds, its own or a dead one's. Every method may raise OSError."""
 

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from service.errors import DatabaseUnavailable
 from service.telemetry.metrics import Metrics
 from service.usage.row import UsageRow
-from service.usage.segments import Segments, framed, records_of
+from service.usage.segments import Segments, damaged_bytes, framed, records_of
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -169,7 +169,10 @@ class Spool:
             self.size_bytes -= size
         else:
             self._adopted_bytes -= size
-        waiting.owner.drop(waiting.path)
+        if left_bytes := damaged_bytes(waiting.path.read_bytes()):
+            keep_aside(waiting, left_bytes)
+        else:
+            waiting.owner.drop(waiting.path)
         self.rows -= len(waiting.rows) + waiting.unreadable
 
     def _close(self) -> None:
@@ -192,3 +195,10 @@ def read(owner: Segments, path: Path) -> Waiting:
         except ValidationError:
             unreadable += 1
     return Waiting(owner, path, rows, unreadable)
+
+
+def keep_aside(waiting: Waiting, left_bytes: int) -> None:
+    """What could be read is stored. The rest was acknowledged once, so the file stays, as `.bad`, for people to see."""
+    waiting.owner.forget(waiting.path)
+    kept = waiting.path.rename(waiting.path.with_suffix(".bad"))
+    log.error("usage.segment_damaged", segment=str(kept), unread_bytes=left_bytes)

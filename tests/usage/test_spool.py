@@ -146,3 +146,16 @@ async def test_what_is_no_folder_of_a_spool_stops_no_replay(own_postgres: OwnPos
         await own_postgres.restart()
         await eventually(lambda: parts.spool.rows == 0, within_s=10)
     assert counted(own_postgres.dsn) == (5, 5, 5)
+
+
+async def test_what_lies_behind_a_damaged_record_is_kept_and_told(
+    database_url: str, spool_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(framed(json_of(10)))
+    second = 8 + int.from_bytes(data[:4], "little")
+    data[second + 20] ^= 1
+    with left_behind(spool_dir, bytes(data)):
+        async with open_parts(database_url, spool_dir) as parts:
+            await eventually(lambda: parts.count("replayed") == 1)
+            await eventually(lambda: len(list(spool_dir.glob("*/*.bad"))) == 1)
+    assert counted(database_url) == (1, 1, 1)
