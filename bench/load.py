@@ -23,6 +23,7 @@ from typing import Any
 import uvloop
 
 from bench.machine import SERVER_CORE, core_busy_s, cpu_s
+from bench.output import printed
 
 STAMP = re.compile(rb'"(\d{16})"')
 STAMP_BYTES = 18
@@ -192,18 +193,8 @@ async def finish(clients: list[Client]) -> None:
 
 async def run_load(plan: Plan) -> dict[str, float]:
     """Run a generator process, and return what it printed; it inherits this process's cores."""
-    command = [sys.executable, "-m", "bench.load", json.dumps(asdict(plan))]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(plan.spread_s + plan.warm_s + plan.seconds + END_GRACE_S + 30):
-            output, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        raise RuntimeError(f"the load generator failed with exit code {process.returncode}")
-    return dict(json.loads(output))
+    patience_s = plan.spread_s + plan.warm_s + plan.seconds + END_GRACE_S + 30
+    return await printed(sys.executable, "-m", "bench.load", json.dumps(asdict(plan)), patience_s=patience_s)
 
 
 def request(method: str, path: str, body: object = None, **headers: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 PATIENCE_S = 240.0
 
 
-async def printed(*command: str) -> dict[str, Any]:
-    """Run it and parse its one JSON document; raises RuntimeError when it fails."""
+async def printed(*command: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+    """Run it, on this process's cores unless it says others, and parse its one JSON document; RuntimeError when it
+    fails."""
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             output, _ = await process.communicate()
     except BaseException:
         process.kill()

@@ -3,18 +3,17 @@
 The tracker's own calls in a process on core 0 (`bench/presence_load.py`), a Valkey of its own on core 1.
 """
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
 from functools import partial
 
 from bench.machine import SERVER_CORE, quiet
+from bench.output import printed
 from bench.scenario import Figures, Line, Reach, Round, Scenario
 from bench.servers import taskset
 
 SIZES, QUICK_SIZES = (1_000, 100_000, 1_000_000), (1_000, 10_000, 50_000)
-PATIENCE_S = 240.0
 
 
 async def measure(sizes: Sequence[int], round_: Round) -> Figures:
@@ -22,24 +21,9 @@ async def measure(sizes: Sequence[int], round_: Round) -> Figures:
     async with stage.empty_valkey("presence") as url, stage.empty_valkey("presence-least") as least_url:
         await quiet()
         plan = {"url": url, "least_url": least_url, "sizes": sizes, "seconds": round_.seconds}
-        by_size = await run_load(json.dumps(plan))
+        command = [*taskset(SERVER_CORE), sys.executable, "-m", "bench.presence_load", json.dumps(plan)]
+        by_size = await printed(*command)
     return {f"{size}_{name}": value for size, figures in by_size.items() for name, value in figures.items()}
-
-
-async def run_load(plan: str) -> dict[str, Figures]:
-    """Run the process on the server's core, and return what it printed."""
-    command = [*taskset(SERVER_CORE), sys.executable, "-m", "bench.presence_load", plan]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            output, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        raise RuntimeError(f"the presence load failed with exit code {process.returncode}")
-    return dict(json.loads(output))
 
 
 def lines(sizes: Sequence[int]) -> tuple[Line, ...]:

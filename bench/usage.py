@@ -124,7 +124,7 @@ async def ask(dsn: str) -> Figures:
     async with Database(load(database_url=dsn, db_pool_size=1, db_timeout=20), Metrics()) as db:
         for name, (interval, days, group_by, user) in ASKED.items():
             end = now if interval == "hour" else now.replace(hour=0) + timedelta(days=1)
-            question = Question(end - timedelta(days=days), end, interval, group_by, user)  # type: ignore[arg-type]
+            question = Question(end - timedelta(days=days), end, interval, group_by, user)  # type: ignore[arg-type]  # ASKED holds texts; Question has their literals
             figures |= {f"{name}_{key}": value for key, value in (await asked(Reports(db), question)).items()}
     return figures
 

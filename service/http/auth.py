@@ -2,7 +2,7 @@
 
 from starlette.types import Scope
 
-from service.errors import Forbidden, Unauthorized
+from service.errors import Blocked, Forbidden, Unauthorized
 from service.keys.blocks import Blocks
 from service.keys.verifier import Identity, KeyVerifier
 from service.live.tickets import Tickets
@@ -19,17 +19,25 @@ class Authenticator:
         self._verifier, self._tickets, self._blocks = verifier, tickets, blocks
         self._failures = metrics.auth_failures
 
-    async def identify(self, scope: Scope, needed: str, ticket: str = "") -> Identity:
-        """Raises Unauthorized, Forbidden or Blocked."""
+    async def identify(self, scope: Scope, ticket: str = "") -> Identity:
+        """Raises Unauthorized or Blocked; what it may do `permit` says."""
         try:
             identity = await (self._by_ticket(ticket) if ticket else self._verifier.verify(presented_key(scope)))
-            self._blocks.check("key", identity.key_prefix)
-            self._blocks.check("user", identity.user_id)
-        except (Unauthorized, Forbidden) as error:
+        except Unauthorized as error:
             self.refused(error.extra["reason"])
             raise
+        self.admit(identity)
         scope["atp.key_prefix"] = identity.key_prefix
         return identity
+
+    def admit(self, identity: Identity) -> None:
+        """Raises Blocked while the key or its user is kept out."""
+        try:
+            self._blocks.check("key", identity.key_prefix)
+            self._blocks.check("user", identity.user_id)
+        except Blocked as error:
+            self.refused(error.extra["reason"])
+            raise
 
     def permit(self, identity: Identity, needed: str) -> None:
         """Raises Forbidden; after the request was charged, so that a key without the scope is limited too."""

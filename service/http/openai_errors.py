@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+OPENAI_PATHS = "/v1/"  # what lies below speaks OpenAI's language
+
 # By our problem's last word. OpenAI answers a body that breaks the schema with 400, not 422.
 CODES: dict[str, tuple[str, str | None]] = {
     "unauthorized": ("authentication_error", "invalid_api_key"),

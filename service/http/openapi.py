@@ -7,6 +7,7 @@ from typing import Any
 
 from service import errors
 from service.errors import AtpError
+from service.http.openai_errors import OPENAI_PATHS
 from service.http.openapi_parts import (
     ABOUT,
     BY_STATUS,
@@ -100,7 +101,7 @@ def operation_id(operation: Operation) -> str:
 
 def tag(path: str) -> str:
     """The group: the first word, `ws-tickets` and its like whole."""
-    return "openai" if path.startswith("/v1/") else path.removeprefix("/api/").removeprefix("v1/").split("/")[0]
+    return "openai" if path.startswith(OPENAI_PATHS) else path.removeprefix("/api/").removeprefix("v1/").split("/")[0]
 
 
 def in_request(operation: Operation) -> list[Json]:
@@ -165,6 +166,6 @@ def implied(operation: Operation) -> tuple[type[AtpError], ...]:
 
 
 def headers(operation: Operation, status: int, *more: str) -> Json:
-    own = OPENAI_HEADERS if operation.path.startswith("/v1/") else ()
+    own = OPENAI_HEADERS if operation.path.startswith(OPENAI_PATHS) else ()
     names = (*EVERY_ANSWER, *own, *BY_STATUS.get(status, ()), *more)
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from service.http.openai_errors import openai_status
+from service.http.openai_errors import OPENAI_PATHS, openai_status
 
 Json = dict[str, Any]
 
@@ -131,16 +131,16 @@ ErrorMedia = Literal["application/problem+json", "application/json"]
 
 def media_type(path: str, media: str) -> Json:
     """The Media Type Object (section 4.8.14)."""
-    if media == "text/event-stream" and path.startswith("/v1/"):
+    if media == "text/event-stream" and path.startswith(OPENAI_PATHS):
         return {"schema": {"description": CHUNKS}}
     found: Json = MEDIA[media]
     return found
 
 
 def error_status(path: str, status: int) -> int:
-    return openai_status(status) if path.startswith("/v1/") else status
+    return openai_status(status) if path.startswith(OPENAI_PATHS) else status
 
 
 def error_shape(path: str) -> tuple[ErrorMedia, type[Problem] | type[OpenAIError]]:
     """OpenAI's clients understand nothing but OpenAI's own errors."""
-    return ("application/json", OpenAIError) if path.startswith("/v1/") else ("application/problem+json", Problem)
+    return ("application/json", OpenAIError) if path.startswith(OPENAI_PATHS) else ("application/problem+json", Problem)

@@ -15,7 +15,7 @@ from starlette.types import ExceptionHandler
 
 from service import errors
 from service.errors import AtpError
-from service.http.openai_errors import openai_error, openai_status
+from service.http.openai_errors import OPENAI_PATHS, openai_error, openai_status
 
 BY_STATUS: dict[int, type[AtpError]] = {
     error.status: error
@@ -61,7 +61,7 @@ def headers_of(error: AtpError) -> dict[str, str]:
 
 def answer_for(request: Request, error: AtpError) -> Response:
     """OpenAI's clients understand nothing but OpenAI's own shape of an error."""
-    respond = openai_response if request.url.path.startswith("/v1/") else problem_response
+    respond = openai_response if request.url.path.startswith(OPENAI_PATHS) else problem_response
     return respond(error, request.scope["atp.request_id"])
 
 

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from service.errors import Blocked, RateLimited, Unauthorized
 from service.http.address import Caller, Callers
 from service.http.auth import Authenticator
+from service.http.openai_errors import OPENAI_PATHS
 from service.keys.blocks import Blocks
 from service.keys.verifier import Identity
 from service.limits.limiter import Decision, RateLimiter
@@ -21,7 +22,6 @@ from service.telemetry.metrics import Metrics
 
 # Keys that this node does not know, of one address, looked up at a time; the next learns first how those went.
 STRANGERS_AT_ONCE = 8
-OPENAI_PATHS = "/v1/"
 RATE_HEADERS = (b"ratelimit", b"x-ratelimit-")
 
 
@@ -42,7 +42,9 @@ class Gate:
        196 random bits are not guessed. A key that is not known here has to wait, as has a ticket.
     3. Who is it? A key that is refused counts against its address, a request without one too, each by its own limit.
     4. A blocked key or user: 403.
-    5. The key's limit for the policy: 429.
+    5. The key's limit for the policy: 429. Then the blocks once more: charging waits for Redis, and who was blocked
+       meanwhile has no socket in the hub that the block could close.
+    6. The scope: 403, last, so that a key without it is limited too.
     """
 
     def __init__(
@@ -59,12 +61,10 @@ class Gate:
         caller = scope["atp.caller"] = self._callers.of(scope)
         try:
             self._blocks.check("address", caller.address)
-            identity = await self._identify(scope, caller, needed, ticket)
+            identity = await self._identify(scope, caller, ticket)
             await self.charge(scope, identity, policy)
-            # Charging waits for Redis: who was blocked meanwhile has no socket in the hub that the block could close.
             self._blocks.check("address", caller.address)
-            self._blocks.check("key", identity.key_prefix)
-            self._blocks.check("user", identity.user_id)
+            self._authenticator.admit(identity)
         except Blocked as error:
             self._blocked.labels(error.extra["blocked"]).inc()
             raise
@@ -84,19 +84,19 @@ class Gate:
         if not decision.admitted:
             raise limited(decision)
 
-    async def _identify(self, scope: Scope, caller: Caller, needed: str, ticket: str) -> Identity:
+    async def _identify(self, scope: Scope, caller: Caller, ticket: str) -> Identity:
         subject = address_subject(caller.group)
         if self._authenticator.recognizes(scope, ticket):
-            return await self._looked_up(scope, subject, needed, ticket)
+            return await self._looked_up(scope, subject, ticket)
         async with self._strangers.setdefault(subject, asyncio.Semaphore(STRANGERS_AT_ONCE)):
             if locked := self._failures.refused(AUTH, subject):
                 self._failures.count(locked)
                 say(scope, locked)
-            return await self._looked_up(scope, subject, needed, ticket)
+            return await self._looked_up(scope, subject, ticket)
 
-    async def _looked_up(self, scope: Scope, subject: str, needed: str, ticket: str) -> Identity:
+    async def _looked_up(self, scope: Scope, subject: str, ticket: str) -> Identity:
         try:
-            return await self._authenticator.identify(scope, needed, ticket)
+            return await self._authenticator.identify(scope, ticket)
         except Unauthorized as error:
             if error.extra["reason"] == "missing":
                 say(scope, await self._requests.hit(ADDRESS, subject))

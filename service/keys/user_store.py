@@ -9,9 +9,9 @@ from service.keys.pages import Page, Place
 from service.keys.store import Connection
 
 USER_COLUMNS = "id, email, username, role, active, created_at"
-INSERT_USER = f"INSERT INTO users (id, email, username, role) VALUES (%s, %s, %s, %s) RETURNING {USER_COLUMNS}"  # noqa: S608
-SELECT_USERS = f"SELECT {USER_COLUMNS} FROM users ORDER BY created_at, id LIMIT %s"  # noqa: S608
-SELECT_USER = f"SELECT {USER_COLUMNS} FROM users WHERE id = %s"  # noqa: S608
+INSERT_USER = f"INSERT INTO users (id, email, username, role) VALUES (%s, %s, %s, %s) RETURNING {USER_COLUMNS}"  # noqa: S608 - our own columns
+SELECT_USERS = f"SELECT {USER_COLUMNS} FROM users ORDER BY created_at, id LIMIT %s"  # noqa: S608 - our own columns
+SELECT_USER = f"SELECT {USER_COLUMNS} FROM users WHERE id = %s"  # noqa: S608 - our own columns
 SELECT_USER_ID = "SELECT id FROM users WHERE username = %s OR id = %s ORDER BY username = %s DESC LIMIT 1"
 # One who mints a key holds the user, so that two at once cannot pass the bound together.
 LOCK_USER = " FOR NO KEY UPDATE"
@@ -19,11 +19,11 @@ SELECT_USER_PAGE = f"""
 SELECT {USER_COLUMNS} FROM users
 WHERE (%(like)s::text IS NULL OR lower(username) LIKE lower(%(like)s) OR lower(email) LIKE lower(%(like)s))
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
-ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608
+ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
 LOCK_ADMINS = "SELECT id FROM users WHERE role = 'admin' AND active ORDER BY id FOR NO KEY UPDATE"
 UPDATE_USER = f"""
 UPDATE users SET role = coalesce(%s, role), active = coalesce(%s, active) WHERE id = %s
-RETURNING {USER_COLUMNS}"""  # noqa: S608
+RETURNING {USER_COLUMNS}"""  # noqa: S608 - our own columns
 
 
 @dataclass(frozen=True)

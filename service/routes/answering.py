@@ -4,26 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
 
 from service.agents.messages import Answer, Delta, Message
-from service.agents.parallel import Asker, Outcome, complete_all, stream_all
+from service.agents.parallel import Outcome, complete_all, stream_all
 from service.agents.runner import Question, Runner
 from service.agents.session_records import Turn
 from service.agents.sessions import Sessions
 from service.errors import DatabaseUnavailable
 from service.http.problems import problem
-from service.routes.chat_requests import ANY, BatchItem, ChatRequest
-from service.routes.chats import Caller, Chat, Exchange
+from service.routes.chat_requests import BatchItem, ChatRequest
+from service.routes.chats import Caller, Chat, Event, Exchange
+from service.routes.recall import Recall
 from service.usage.ledger import Ledger
-
-Event = tuple[str, dict[str, Any]]  # its name and its fields
-
-
-class Recall(Protocol):
-    """What may answer in a model's place."""
-
-    def asker(self, caller: Caller, *, several: bool = False, context: bool = False) -> Asker: ...
 
 
 class Answering:
@@ -42,11 +34,9 @@ class Answering:
         questions = [
             self._runner.question(agent, messages, asked.model, asked.parameters) for agent in asked.agent_ids()
         ]
-        several = asked.agents is not None
-        context = exchange is not None
+        context, several = exchange is not None, asked.agents is not None
         asker = self._recall.asker(caller, several=several, context=context)
-        bypass = context or caller.caching != ANY
-        return Chat(caller, questions, asker, exchange, several=several, bypass=bypass)
+        return Chat(caller, questions, asker, exchange, several=several, context=context)
 
     def begin_direct(self, caller: Caller, question: Question, *, context: bool) -> Chat:
         """A chat of one question that is made already; `context`: it holds a conversation, so it is nobody else's.
@@ -54,8 +44,7 @@ class Answering:
         Raises DatabaseUnavailable.
         """
         self._ledger.require_open()
-        bypass = context or caller.caching != ANY
-        return Chat(caller, [question], self._recall.asker(caller, context=context), bypass=bypass)
+        return Chat(caller, [question], self._recall.asker(caller, context=context), context=context)
 
     async def recall(self, chat: Chat) -> list[Outcome] | None:
         """The answers, if nobody need be asked for any of them."""

@@ -13,10 +13,10 @@ from service.http.openapi_parts import Problem
 from service.http.operation import Call
 from service.http.problems import problem
 from service.http.sse import event
-from service.routes.answering import Answering, Event
+from service.routes.answering import Answering
 from service.routes.chat_answers import BatchAnswer, BatchedItem, answers_batch, answers_chat
 from service.routes.chat_requests import BatchItem, BatchRequest, ChatRequest, caching
-from service.routes.chats import Caller, cache_headers
+from service.routes.chats import Caller, Event, cache_headers
 from service.routes.streaming import Streaming
 
 # Of one batch; the others wait, so that one request cannot take all the connections to the models.

@@ -3,24 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from starlette.datastructures import Headers
 
 from service.agents.catalogue import Parameters
+from service.routes.admin_requests import STRICT, Id
 
 MAX_AGENTS = 8
 MAX_BATCH = 20
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable characters")
-    return text
-
-
 AgentName = Annotated[str, Field(min_length=1, max_length=63)]
-SessionId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(printable)]
 Task = Annotated[str, Field(min_length=1, max_length=400_000)]
 
 
@@ -49,7 +40,7 @@ class BatchItem(BaseModel):
 class ChatRequest(BatchItem):
     """A task, answered whole or, with `stream`, piece by piece; `session_id` goes on with a conversation."""
 
-    session_id: SessionId | None = None
+    session_id: Id | None = None
     stream: bool = False
 
 

@@ -43,8 +43,8 @@ class Exchange:
 
 
 class Chat:
-    """One chat on its way. `several`: its answers stand side by side, also where it is only one; `bypass`: none that is
-    known would do."""
+    """One chat on its way. `several`: its answers stand side by side, also where it is only one; `context`: it goes
+    on with a conversation, so none that is known would do."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Chat:
         exchange: Exchange | None = None,
         *,
         several: bool = False,
-        bypass: bool = False,
+        context: bool = False,
     ) -> None:
         self.request_id, self.questions, self.asker, self.exchange = caller.request_id, questions, asker, exchange
-        self.several, self.bypass = several, bypass
+        self.several, self.bypass = several, context or caller.caching != ANY
         agents = ",".join(question.agent.id for question in questions)
         models = ",".join(dict.fromkeys(question.prompt.model.id for question in questions))
         who = caller.identity

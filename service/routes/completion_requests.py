@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.agents.catalogue import Parameters
 from service.agents.messages import Message, Role
+from service.routes.admin_requests import STRICT
 
 MAX_MESSAGES = 1000
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=400_000)]
 # Refused unless absent, null, or the value that asks for nothing.

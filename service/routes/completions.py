@@ -19,9 +19,9 @@ from service.http.contract import answers
 from service.http.openai_errors import openai_error
 from service.http.operation import Call
 from service.http.problems import problem
-from service.routes.answering import Answering, Event
+from service.routes.answering import Answering
 from service.routes.chat import caller
-from service.routes.chats import Chat, cache_headers
+from service.routes.chats import Chat, Event, cache_headers
 from service.routes.completion_answers import (
     Choice,
     Completion,

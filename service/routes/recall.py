@@ -88,13 +88,14 @@ class Recaller:
 
     def __init__(self, runner: Runner, flights: Flights[Item], terms: Terms) -> None:
         self._runner, self._flights, self._terms = runner, flights, terms
-        self._dues: dict[str, Tokens] = {}  # by agent
+        self._keys: dict[str, str] = {}  # by agent, as the next
+        self._dues: dict[str, Tokens] = {}
 
     def known(self, question: Question) -> Answer | None:
         """The answer, if this node has it at hand."""
         if self._terms.caching != ANY:
             return None
-        found = self._flights.known(digest(question, self._terms.owner), self._terms.kind)
+        found = self._flights.known(self._key(question), self._terms.kind)
         if found is None:
             return None
         assert isinstance(found[0], Answer)  # noqa: S101 - as the codec says
@@ -118,11 +119,15 @@ class Recaller:
                 self._dues[question.agent.id] = final.tokens if isinstance(final, Answer) else Tokens()
 
     def _open(self, question: Question, begin: Callable[[], AsyncGenerator[Item, None]]) -> Reader[Item]:
-        terms, key = self._terms, digest(question, self._terms.owner)
-        allowed = terms.caching
-        return self._flights.open(
-            key, terms.kind, (question.agent.id,), terms.ttl_s, begin, read=allowed.read, write=allowed.write
-        )
+        terms, key, groups = self._terms, self._key(question), (question.agent.id,)
+        read, write = terms.caching.read, terms.caching.write
+        return self._flights.open(key, terms.kind, groups, terms.ttl_s, begin, read=read, write=write)
+
+    def _key(self, question: Question) -> str:
+        agent_id = question.agent.id
+        if agent_id not in self._keys:
+            self._keys[agent_id] = digest(question, self._terms.owner)
+        return self._keys[agent_id]
 
     async def complete(self, question: Question) -> Answer:
         """Raises as the runner."""

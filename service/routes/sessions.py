@@ -12,8 +12,7 @@ from service.agents.session_records import SessionInfo, Turn
 from service.agents.sessions import LIMIT_MAX, Sessions
 from service.http.contract import answers
 from service.http.operation import Call
-from service.routes.admin_requests import STRICT, fitted, printable
-from service.routes.chat_requests import SessionId
+from service.routes.admin_requests import STRICT, Id, fitted, printable
 from service.routes.session_answers import SessionAnswer, SessionItem, SessionsPage, TurnItem
 
 UNCACHED = ("Cache-Control",)
@@ -26,7 +25,7 @@ class SessionsQuery(BaseModel):
 
 
 class ConversationPath(BaseModel):
-    session_id: SessionId
+    session_id: Id
 
 
 class ConversationRoutes:

@@ -13,8 +13,8 @@ from service.http.operation import Call
 from service.http.sse import EventStream, error_event
 from service.http.streams import Streams
 from service.limits.slots import Slots
-from service.routes.answering import Answering, Event
-from service.routes.chats import Chat, cache_headers
+from service.routes.answering import Answering
+from service.routes.chats import Chat, Event, cache_headers
 
 Encode = Callable[[AsyncGenerator[Event, None]], AsyncGenerator[bytes, None]]
 Last = Callable[[AtpError, str], bytes]  # from an error and the request's id
@@ -38,11 +38,10 @@ class Streaming:
     async def whole(self, call: Call[Any], chat: Chat) -> list[Outcome]:
         """The whole answers; nothing watches over the wait for those that are known. Raises as `waiting`."""
         known = await self._answering.recall(chat)
-        if known is not None:
-            return known
-        async with self.waiting(call):
-            return await self._answering.complete(chat)
-        raise AssertionError("unreachable")  # mypy: it does not swallow exceptions
+        if known is None:
+            async with self.waiting(call):
+                known = await self._answering.complete(chat)
+        return known
 
     async def respond(self, call: Call[Any], chat: Chat, encode: Encode, last: Last = error_event) -> EventStream:
         """Waits for the first piece before it answers 200, so that a model that fails at once is a plain problem.
@@ -53,12 +52,11 @@ class Streaming:
             await taken.enter_async_context(self._slots.held(call.identity))
             outcomes = self._answering.stream(chat)
             first = await self._first(call, chat, outcomes)
-            events = self._answering.events(chat, beginning_with(first, outcomes))
-            age_s = first[0].item.age_s if isinstance(first[0].item, Delta) else None
-            headers = {} if chat.several else cache_headers(chat, age_s)
-            held = self._streams.held(call.identity)
-            return EventStream(encode(events), held, last, headers, taken.pop_all())
-        raise AssertionError("unreachable")  # mypy: the stack does not swallow exceptions
+            kept = taken.pop_all()
+        events = self._answering.events(chat, beginning_with(first, outcomes))
+        age_s = first[0].item.age_s if isinstance(first[0].item, Delta) else None
+        headers = {} if chat.several else cache_headers(chat, age_s)
+        return EventStream(encode(events), self._streams.held(call.identity), last, headers, kept)
 
     async def _first(self, call: Call[Any], chat: Chat, outcomes: AsyncGenerator[Outcome, None]) -> list[Outcome]:
         first: list[Outcome] = []

@@ -4,11 +4,14 @@ import asyncio
 import json
 from typing import Any
 
+import httpx2
+
 from tests.nodes import RunningNode, node_settings, running
 from tests.upstream import Upstream
 from tests.waiting import eventually
 
 FRANCE = {"agent": "reasoning", "task": "What is the capital of France?", "model": "good"}
+Asking = asyncio.Task[httpx2.Response]
 NOTHING = {"input_tokens": 0, "output_tokens": 0, "estimated": False}
 
 
@@ -91,14 +94,20 @@ async def test_a_crowd_that_asks_the_same_on_two_nodes_is_one_call_to_the_model(
     assert sum(answer.json()["usage"]["input_tokens"] for answer in answers) == 7
 
 
+async def leader_and_joiner(node: RunningNode, model_server: Upstream) -> tuple[Asking, Asking]:
+    """Two who ask a slow model the same: the first began the call, the second shares it."""
+    body = FRANCE | {"model": "slow"}
+    leader = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: model_server.open == 1)
+    joiner = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
+    await eventually(lambda: _active(node, 2))
+    return leader, joiner
+
+
 async def test_one_who_leaves_does_not_end_the_call_that_others_wait_for(
     node: RunningNode, model_server: Upstream
 ) -> None:
-    body = FRANCE | {"model": "slow"}
-    leaver = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: model_server.open == 1)
-    stayer = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: _active(node, 2))
+    leaver, stayer = await leader_and_joiner(node, model_server)
     leaver.cancel()
     assert (await stayer).json()["answer"] == "Paris is the capital."
     assert (len(model_server.bodies), model_server.ended_early) == (1, 0)
@@ -150,11 +159,7 @@ async def _rows(node: RunningNode, count: int) -> bool:
 async def test_when_the_one_who_began_a_call_leaves_whoever_reads_it_to_the_end_pays_for_it(
     node: RunningNode, model_server: Upstream
 ) -> None:
-    body = FRANCE | {"model": "slow"}
-    leaver = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: model_server.open == 1)
-    stayer = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: _active(node, 2))
+    leaver, stayer = await leader_and_joiner(node, model_server)
     leaver.cancel()
     await stayer
     await eventually(lambda: _rows(node, 2))
@@ -162,11 +167,7 @@ async def test_when_the_one_who_began_a_call_leaves_whoever_reads_it_to_the_end_
 
 
 async def test_one_who_joins_a_call_and_leaves_pays_nothing(node: RunningNode, model_server: Upstream) -> None:
-    body = FRANCE | {"model": "slow"}
-    first = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: model_server.open == 1)
-    joiner = asyncio.create_task(node.http.post("/api/v1/chat", json=body))
-    await eventually(lambda: _active(node, 2))
+    first, joiner = await leader_and_joiner(node, model_server)
     joiner.cancel()
     await first
     await eventually(lambda: _rows(node, 2))
