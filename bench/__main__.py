@@ -37,7 +37,7 @@ async def run(chosen: Sequence[Scenario], rounds: int, seconds: float) -> dict[s
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C: every server is stopped
     async with open_stage() as stage:
         for number in range(rounds):
-            for scenario in chosen:
+            for scenario in (each for each in chosen if not (number and each.once)):
                 so_far = results[scenario.name]
                 so_far.append(await scenario.measure(Round(stage, seconds, tuple(so_far))))
                 shown = {key: round(value, 3) for key, value in so_far[-1].items()}

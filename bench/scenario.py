@@ -37,11 +37,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`measure` is one round: it starts its servers one at a time on the server's core, and returns its figures."""
+    """`measure` is one round: it starts its servers one at a time on the server's core, and returns its figures.
+
+    `once`: measured in the first round only, where making what is measured takes minutes.
+    """
 
     name: str
     measure: Callable[["Round"], Awaitable[Figures]]
     lines: Sequence[Line]
+    once: bool = False
 
 
 @dataclass(frozen=True)
