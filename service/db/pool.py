@@ -109,7 +109,7 @@ class Database:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._dsn = settings.database_url.get_secret_value()
-        self._timeout_s = settings.db_timeout
+        self.timeout_s = settings.db_timeout
         self._lent: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._pool = self._make_pool()
         self._up = True
@@ -123,7 +123,7 @@ class Database:
             min_size=kept,
             max_size=kept + self._settings.db_max_overflow,
             open=False,
-            timeout=self._timeout_s,
+            timeout=self.timeout_s,
             max_waiting=MAX_WAITING,
             reconnect_timeout=RECONNECT_TIMEOUT_S,
             check=self._check,
@@ -170,7 +170,7 @@ class Database:
                 connection = await pool.getconn()
                 try:
                     self._metrics.pool_wait.labels("postgresql").observe(time.perf_counter() - started)
-                    with severed_after(connection, self._timeout_s):
+                    with severed_after(connection, self.timeout_s):
                         async with connection:  # commits or rolls back; a pooled connection is not closed
                             yield connection
                 finally:
@@ -184,7 +184,7 @@ class Database:
         idle_s, self._lent[connection] = now - self._lent.get(connection, 0.0), now
         if idle_s < TRUSTED_S:
             return
-        with severed_after(connection, self._timeout_s / 2):
+        with severed_after(connection, self.timeout_s / 2):
             await AsyncConnectionPool.check_connection(connection)
 
     @property

@@ -17,6 +17,7 @@ from tests.nodes import RunningNode, node_settings, running
 from tests.servers import OwnPostgres
 from tests.upstream import Upstream
 from tests.usage.parts import ROW
+from tests.waiting import eventually
 
 USAGE = "/api/v1/usage"
 FIRST = datetime(2026, 10, 5, 9, 15, tzinfo=UTC)
@@ -277,3 +278,23 @@ async def test_while_postgresql_is_frozen_a_report_is_503_in_time_and_chats_go_o
         assert response.elapsed.total_seconds() < 2
         assert (await node.http.post("/api/v1/chat", json=body)).status_code == 200
         own_postgres.thaw()
+
+
+ASKING = """
+SELECT count(*) = 0 FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE '%usage_daily%' AND state = 'active' AND pid <> pg_backend_pid()"""
+
+
+async def test_a_report_that_takes_too_long_is_ended_in_the_server_too(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    settings = node_settings(database_url, redis_url, model_server, db_timeout=0.5)
+    async with running(settings) as node, one_connection(node.dsn) as other:
+        await other.execute("LOCK TABLE usage_daily IN ACCESS EXCLUSIVE MODE")
+        assert (await node.http.get(USAGE)).status_code == 503
+
+        async def ended() -> bool:
+            row = await (await other.execute(ASKING)).fetchone()
+            return bool(row and row[0])
+
+        await eventually(ended)
