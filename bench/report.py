@@ -49,6 +49,15 @@ METHOD = """
   connects again at once; meanwhile 40 requests a second are sent at fixed moments, whatever became of the last ones.
 - **presence**: the tracker's own calls from a process on core 0; a Valkey without persistence on core 1, with one
   session for each user. "The script alone" is the same Lua called for one session at a time through the same client.
+- **cached**: the same question, which every server has answered before; ATP's row is on disk before each answer, its
+  span is exported. The bare server reads the same body and returns the same bytes. LiteLLM has its Redis cache on.
+- **limits**: the limiter's own calls from a process on core 0, a Valkey on core 1; the `limits` library does what an
+  answer with headers needs, `hit` and `get_window_stats`. Over-admission: one key, asked evenly, a node at a time; what
+  counts is the most that was answered with 200 within any second, by the client's clock.
+- **ledger**: the ledger's own calls from a process on core 0, PostgreSQL with fsync on core 1; "rows without sums" is
+  the same insert without the hourly and daily sums.
+- **usage**: rows are real at every size, a hundred users over 13 months. The one user has the same 3,000 rows at every
+  size: what is shown is what others' rows cost him. Filled once, in the first round, and each question asked 150 times.
 - LiteLLM proxy runs in a venv of its own, one worker, one model, a master key, telemetry off.
 - `server CPU` is the kernel's own count of the server's time per answer: neighbours hardly move it.
 - The generator answers for itself: against the scripted model it does above 40,000 req/s, and in no measurement did it

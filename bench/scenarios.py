@@ -1,6 +1,6 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import cached, chat, ledger, models, presence, sockets, streams, usage
+from bench import cached, chat, ledger, limits, models, presence, sockets, streams, usage
 from bench.scenario import Scenario
 
 
@@ -13,6 +13,7 @@ def scenarios(quick: bool = False) -> tuple[Scenario, ...]:
         streams.SCENARIO,
         sockets.scenario(sockets.QUICK_SIZES if quick else sockets.SIZES),
         presence.scenario(presence.QUICK_SIZES if quick else presence.SIZES),
+        limits.SCENARIO,
         ledger.SCENARIO,
         usage.scenario(usage.QUICK_SIZES if quick else usage.SIZES),
     )

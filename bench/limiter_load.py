@@ -2,7 +2,7 @@
 
 A check of theirs is what an answer with headers needs: `hit`, then `get_window_stats`. Both use redis-py.
 
-Run: python -m bench.limiter redis://… [seconds]     (a Redis that is nobody else's)
+Run: python -m bench.limiter_load redis://… [seconds]     (a Redis that is nobody else's)
 """
 
 import asyncio
