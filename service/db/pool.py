@@ -145,7 +145,7 @@ class Database:
 
     async def execute(self, operation: str, sql: str, parameters: Sequence[Any]) -> None:
         """Run one statement that is its own transaction: one round trip instead of three; raises as `connection`."""
-        async with self.connection(operation) as connection:
+        async with self._borrowed(operation) as connection:
             await connection.set_autocommit(True)
             try:
                 await connection.execute(sql.encode(), parameters)
@@ -161,6 +161,11 @@ class Database:
             Conflict: a unique value is taken.
             DatabaseUnavailable: no connection in time, the server is away, or the work took longer than DB_TIMEOUT.
         """
+        async with self._borrowed(operation) as connection, connection:  # a pooled connection is not closed
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _borrowed(self, operation: str) -> AsyncIterator[AsyncConnection[Any]]:
         if not self._up:
             raise DatabaseUnavailable(AWAY_TEXT)
         started = time.perf_counter()
@@ -171,8 +176,7 @@ class Database:
                 try:
                     self._metrics.pool_wait.labels("postgresql").observe(time.perf_counter() - started)
                     with severed_after(connection, self.timeout_s):
-                        async with connection:  # commits or rolls back; a pooled connection is not closed
-                            yield connection
+                        yield connection
                 finally:
                     await pool.putconn(connection)
         finally:
