@@ -62,13 +62,18 @@ class CacheManager:
         value = await self._get("agent_response", agent_response(agent_id, task, model))
         return None if value is None else value.decode(errors=SURROGATES)
 
-    async def cache_query_result(self, query: Any, result: Any, ttl: float | None = None) -> None:
-        """Keep what a query gave; both are JSON. Raises TypeError for what is none, tuples too."""
-        value = canonical(result)
-        await self._put(query_result(query), value, self._query_ttl_s if ttl is None else ttl, ())
+    async def cache_query_result(
+        self, query: Any, agents: list[str], model: str, result: Any, ttl: float | None = None
+    ) -> None:
+        """Keep what some agents, in this order, gave for a query; a flush of any of them forgets it.
 
-    async def get_cached_query_result(self, query: Any) -> Any | None:
-        value = await self._get("query", query_result(query))
+        `query` and `result` are JSON: raises TypeError for what is none, tuples too. `agents` as `agent_id` above.
+        """
+        name, groups = query_result(query, agents, model), tuple(agent.partition(":")[0] for agent in agents)
+        await self._put(name, canonical(result), self._query_ttl_s if ttl is None else ttl, groups)
+
+    async def get_cached_query_result(self, query: Any, agents: list[str], model: str) -> Any | None:
+        value = await self._get("query", query_result(query, agents, model))
         return None if value is None else json.loads(value)
 
     def cached(
@@ -123,8 +128,8 @@ def agent_response(agent_id: str, task: str, model: str) -> str:
     return name_of("agent_response", digest("text", agent_id, task, model))
 
 
-def query_result(query: Any) -> str:
-    return name_of("query", digest("result", canonical(query).decode()))
+def query_result(query: Any, agents: list[str], model: str) -> str:
+    return name_of("query", digest("result", canonical([query, agents, model]).decode()))
 
 
 def given(bound: inspect.BoundArguments, signature: inspect.Signature) -> dict[str, Any]:

@@ -24,11 +24,30 @@ async def test_half_characters_survive(first: CacheNode, second: CacheNode) -> N
     assert await second.manager.get_cached_agent_response("sound", "\ud800", "gpt-4") == "half \ud83d and ñ"
 
 
-async def test_a_querys_result_is_found_by_the_query(first: CacheNode, second: CacheNode) -> None:
-    await first.manager.cache_query_result({"q": "x", "n": 1}, {"rows": [1, None, "ñ"]})
-    assert await second.manager.get_cached_query_result({"n": 1, "q": "x"}) == {"rows": [1, None, "ñ"]}
-    assert await second.manager.get_cached_query_result({"n": 1.0, "q": "x"}) is None
-    assert (second.counted("hit", "query"), second.counted("miss", "query")) == (1, 1)
+async def test_a_querys_result_is_found_by_query_agents_and_model(first: CacheNode, second: CacheNode) -> None:
+    asked: dict[str, Any] = {"query": {"q": "x", "n": 1}, "agents": ["sound", "coding"], "model": "gpt-4"}
+    await first.manager.cache_query_result(**asked, result={"rows": [1, None, "ñ"]})
+    find = second.manager.get_cached_query_result
+    assert await find({"n": 1, "q": "x"}, ["sound", "coding"], "gpt-4") == {"rows": [1, None, "ñ"]}
+    for other in (
+        {"query": {"n": 1.0, "q": "x"}},
+        {"agents": ["sound"]},
+        {"agents": ["coding", "sound"]},
+        {"agents": []},
+        {"model": "gpt-3"},
+    ):
+        assert await find(**asked | other) is None
+    assert (second.counted("hit", "query"), second.counted("miss", "query")) == (1, 5)
+
+
+async def test_a_flush_of_any_of_its_agents_is_a_flush_of_a_querys_result(alone: CacheNode) -> None:
+    asked: dict[str, Any] = {"query": "query", "agents": ["sound", "coding:revision"], "model": "gpt-4"}
+    for agent in ("sound", "coding"):
+        await alone.manager.cache_query_result(**asked, result="result")
+        await alone.flushes.flush("writing")
+        assert await alone.manager.get_cached_query_result(**asked) == "result"
+        await alone.flushes.flush(agent)
+        assert await alone.manager.get_cached_query_result(**asked) is None
 
 
 async def test_the_ttl_is_the_settings_unless_told(redis_url: str) -> None:
@@ -37,7 +56,7 @@ async def test_the_ttl_is_the_settings_unless_told(redis_url: str) -> None:
     async with cache_node(redis_url) as node:
         await node.manager.cache_agent_response("sound", "task", "gpt-4", "answer")
         await node.manager.cache_agent_response("sound", "brief", "gpt-4", "answer", ttl=5)
-        await node.manager.cache_query_result("query", "result")
+        await node.manager.cache_query_result("query", ["sound"], "gpt-4", "result")
     with redis.Redis.from_url(redis_url) as client:
         ttls = sorted(client.ttl(name) for name in stored(redis_url) + stored(redis_url, "query"))
     assert [round(ttl, -1) for ttl in ttls] == [0, 1800, 7200]
@@ -112,7 +131,7 @@ async def test_what_json_would_bring_back_as_something_else_is_refused(alone: Ca
     with pytest.raises(TypeError):
         await alone.manager.cached(60, name="result")(same)(None)
     with pytest.raises(TypeError):
-        await alone.manager.cache_query_result("query", value)
+        await alone.manager.cache_query_result("query", ["sound"], "gpt-4", value)
 
 
 async def test_arguments_that_only_look_alike_are_told_apart(alone: CacheNode) -> None:
