@@ -4,11 +4,13 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from service.keys.block_store import Subject
 
 # A network as (4 or 6, length of its prefix, the prefix).
 Prefix = tuple[int, int, int]
+MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,24 @@ def prefix_of(network: str) -> Prefix:
 def canonical(address: str) -> str:
     """The shortest form of an address or network, by which it is known: `192.0.2.1`, `2001:db8::/32`.
 
-    Raises ValueError for what is neither, and for a network with bits set behind its prefix.
+    IPv4 written as IPv6 (RFC 4291 section 2.5.5.2) becomes IPv4, as callers' addresses do. Raises ValueError, which
+    says what it must be, for what is neither, for a network with bits set behind its prefix, and for one of IPv6
+    around all of IPv4: it would keep nobody of IPv4 out.
     """
-    network = ipaddress.ip_network(address.strip())
-    if network.prefixlen < network.max_prefixlen:
-        return str(network)
-    return str(getattr(network.network_address, "ipv4_mapped", None) or network.network_address)
+    try:
+        network = ipaddress.ip_network(address.strip())
+    except ValueError:
+        raise ValueError("an address, or a network such as 192.0.2.0/24") from None
+    if network.version == 6 and MAPPED.subnet_of(network) and network != MAPPED:
+        raise ValueError(f"less wide: it has {MAPPED} in it, which is IPv4 and is blocked as 0.0.0.0/0")
+    network = unmapped(network)
+    return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
+
+
+def unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if network.version == 6 and network.subnet_of(MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - MAPPED.prefixlen))
+    return network
 
 
 def covers(network: str, address: str) -> bool:

@@ -39,8 +39,8 @@ class BlockPath(BaseModel):
         if self.kind == "address":
             try:
                 self.subject = canonical(self.subject)
-            except ValueError:
-                raise ValueError("subject must be an address, or a network such as 192.0.2.0/24") from None
+            except ValueError as error:
+                raise ValueError(f"subject must be {error}") from None
         return self
 
     @property

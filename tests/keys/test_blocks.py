@@ -186,6 +186,30 @@ async def test_an_address_is_blocked_by_every_network_around_it_and_by_no_other(
         assert at.left_s("10.0.0.1", "address") == 60
 
 
+@pytest.mark.parametrize(
+    ("mapped", "short"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::FFFF:c000:200/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:192.0.2.1/128", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::fffe:0:0/96", "::fffe:0:0/96"),
+    ],
+)
+async def test_ipv4_written_as_ipv6_is_blocked_as_ipv4(database_url: str, mapped: str, short: str) -> None:
+    async with door(database_url) as at:
+        at.blocks.heard("address", canonical(mapped), WALL + 60)
+        inside = str(ip_network(short)[0])
+        assert (canonical(mapped), at.left_s(inside, "address")) == (short, 60)
+
+
+@pytest.mark.parametrize("around", ["::/0", "::/1", "::/64", "::fffe:0:0/95"])
+def test_a_network_with_all_of_ipv4_in_it_is_refused(around: str) -> None:
+    with pytest.raises(ValueError, match=r"less wide.* ::ffff:0:0/96"):
+        canonical(around)
+
+
 async def test_kinds_are_told_apart(database_url: str) -> None:
     async with door(database_url) as at:
         at.blocks.heard("user", "abcd1234", WALL + 60)
@@ -211,7 +235,7 @@ def test_the_table_of_networks_finds_what_a_scan_would(
 ) -> None:
     table, known = BlockTable(), set()
     for number, (version, address, length) in enumerate(networks):
-        network = ip_network((whole(version, address), length), strict=False)
+        network = ip_network((whole(version, address), length if version == 4 else max(1, length)), strict=False)
         who = Subject("address", canonical(str(network)))
         if number % 3 == 2:
             table.drop(who)
@@ -226,4 +250,5 @@ def test_the_table_of_networks_finds_what_a_scan_would(
 
 
 def whole(version: int, address: int) -> int:
-    return address if version == 4 else address << 96
+    """Those of IPv6 are in its upper half: what has IPv4 in it is no block."""
+    return address if version == 4 else (address | 1 << 31) << 96

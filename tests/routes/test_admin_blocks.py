@@ -57,6 +57,9 @@ async def test_a_network_is_lifted_by_any_of_its_forms(desk: Desk) -> None:
     assert (await desk.http.delete(f"{BLOCKS}/address/192.0.2.0/24")).status_code == 200
     await desk.http.post(BLOCKS, json={"kind": "address", "subject": "2001:db8::1", "for_s": 60})
     assert (await desk.http.delete(f"{BLOCKS}/address/2001:db8:0:0::1")).status_code == 200
+    await desk.http.post(BLOCKS, json={"kind": "address", "subject": "::ffff:10.0.0.0/104", "for_s": 60})
+    assert desk.rows("subject", "blocks") == [("10.0.0.0/8",)]
+    assert (await desk.http.delete(f"{BLOCKS}/address/::ffff:10.0.0.0/104")).status_code == 200
 
 
 async def test_lifting_no_block_is_404_and_leaves_no_trace(desk: Desk) -> None:
@@ -71,6 +74,7 @@ async def test_lifting_no_block_is_404_and_leaves_no_trace(desk: Desk) -> None:
         ({"kind": "key", "subject": "short", "for_s": 60}, "subject must be the 8 characters of a key's prefix"),
         ({"kind": "address", "subject": "home", "for_s": 60}, "subject must be an address, or a network such as"),
         ({"kind": "address", "subject": "192.0.2.1/24", "for_s": 60}, "subject must be an address, or a network"),
+        ({"kind": "address", "subject": "::/0", "for_s": 60}, "subject must be less wide: it has ::ffff:0:0/96 in it"),
         ({"kind": "user", "subject": "", "for_s": 60}, "at least 1 character"),
         ({"kind": "planet", "subject": "x", "for_s": 60}, "Input should be 'key', 'user' or 'address'"),
         ({"kind": "user", "subject": "ana", "for_s": 2_592_001}, "less than or equal to 2592000"),
@@ -87,6 +91,7 @@ async def test_a_block_that_does_not_fit_is_422(desk: Desk, body: Json, said: st
 async def test_nobody_can_keep_themselves_out(desk: Desk) -> None:
     own = desk.http.headers["x-api-key"][9:17]
     everybody = [("key", own), ("user", "root"), ("address", "127.0.0.1"), ("address", "0.0.0.0/0")]
+    everybody.append(("address", "::ffff:127.0.0.0/104"))
     for kind, subject in everybody:
         response = await desk.http.post(BLOCKS, json={"kind": kind, "subject": subject, "for_s": 60})
         assert response.status_code == 422
