@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -13,11 +13,14 @@ from service.errors import NotFound, SettingsError
 from service.settings import ModelPrice, ProviderSettings, Settings
 
 SHIPPED = Path(__file__).with_name("agents.toml")
+# OpenAI API reference, chat completions; a model server may know fewer.
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 AgentId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
 class Parameters(BaseModel):
-    """How a model is sampled; what is not set is left to the model server."""
+    """How a model is to answer; what is not set is left to the model server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
@@ -27,6 +30,8 @@ class Parameters(BaseModel):
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
 
     def over(self, base: "Parameters") -> "Parameters":
         """These parameters, and the base's where these are silent."""

@@ -150,7 +150,7 @@ class OpenAIClient:
 def request_body(prompt: Prompt, stream: bool) -> bytes:
     body: dict[str, Any] = {
         "model": prompt.model.id,
-        "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        "messages": [message.document() for message in prompt.messages],
         **prompt.model.provider.extra_body,
         **prompt.parameters.model_dump(exclude_none=True),
     }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.agents.catalogue import Parameters
+from service.agents.catalogue import Parameters, ReasoningEffort, Verbosity
 from service.agents.messages import Message, Role
 from service.routes.admin_requests import STRICT
 
@@ -24,6 +24,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
+    "moderation": (),
     "n": (1,),
     "prediction": (),
     "response_format": ({"type": "text"},),
@@ -37,13 +38,12 @@ WITHOUT_EFFECT = frozenset(
         "metadata",
         "parallel_tool_calls",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
-        "reasoning_effort",
         "safety_identifier",
         "service_tier",
         "store",
         "user",
-        "verbosity",
     }
 )
 
@@ -79,7 +79,7 @@ class ChatMessage(BaseModel):
     def message(self) -> Message:
         role: Role = "system" if self.role == "developer" else self.role
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(role, text)
+        return Message(role, text, self.name or "")
 
 
 class StreamOptions(BaseModel):
@@ -108,6 +108,8 @@ class CompletionRequest(BaseModel):
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -134,6 +136,8 @@ class CompletionRequest(BaseModel):
             seed=self.seed,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
+            reasoning_effort=self.reasoning_effort,
+            verbosity=self.verbosity,
         )
 
     def conversation(self) -> list[Message]:

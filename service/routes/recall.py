@@ -180,7 +180,7 @@ def digest(question: Question, owner: str) -> str:
     Another revision of an agent may have the same messages and other ideas, so it counts as well.
     """
     model, agent = question.prompt.model, question.agent
-    messages = [[message.role, message.content] for message in question.prompt.messages]
+    messages = [message.document() for message in question.prompt.messages]
     parameters = question.prompt.parameters.model_dump(exclude_none=True)
     asked_of = [model.provider.name, model.provider.base_url, model.id, model.provider.extra_body]
     return hashlib.sha256(to_json([owner, agent.id, agent.revision, asked_of, messages, parameters])).hexdigest()

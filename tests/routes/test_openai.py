@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
+from service.routes.completion_requests import UNSUPPORTED, WITHOUT_EFFECT, CompletionRequest
 from tests.nodes import RunningNode, node_settings, running
 from tests.upstream import Upstream
 
+ROOT = Path(__file__).parents[2]
 FRANCE: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -95,6 +99,41 @@ async def test_parts_developers_and_a_single_stop_are_understood(client: AsyncOp
     assert model_server.bodies[0]["max_tokens"] == 9
 
 
+async def test_effort_verbosity_and_names_reach_the_model(client: AsyncOpenAI, model_server: Upstream) -> None:
+    messages: Any = [{"role": "system", "content": "Be brief.", "name": "house"}, FRANCE[0] | {"name": "ana"}]
+    await client.chat.completions.create(
+        model="good", messages=[*messages, *FRANCE], reasoning_effort="low", verbosity="high"
+    )
+    sent = model_server.bodies[0]
+    assert sent["messages"] == [*messages, *FRANCE]
+    assert (sent["reasoning_effort"], sent["verbosity"]) == ("low", "high")
+
+
+async def test_another_effort_verbosity_or_name_is_another_question(node: RunningNode, model_server: Upstream) -> None:
+    async def asked(**fields: Any) -> str:
+        body = {"model": "good", "messages": FRANCE} | fields
+        return str((await node.http.post("/v1/chat/completions", json=body)).headers["x-cache"])
+
+    for fields in (
+        {},
+        {"reasoning_effort": "low"},
+        {"reasoning_effort": "high"},
+        {"verbosity": "low"},
+        {"messages": [FRANCE[0] | {"name": "ana"}]},
+        {"messages": [FRANCE[0] | {"name": "ben"}]},
+    ):
+        assert [await asked(**fields), await asked(**fields)] == ["MISS", "HIT"]
+    assert len(model_server.bodies) == 6
+
+
+def test_each_parameter_of_the_sdk_is_honoured_refused_or_said_to_have_no_effect() -> None:
+    theirs = set(CompletionCreateParamsBase.__annotations__) | {"stream"}
+    honoured = set(CompletionRequest.model_fields)
+    assert theirs == honoured | UNSUPPORTED.keys() | WITHOUT_EFFECT
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [name for name in sorted(WITHOUT_EFFECT) if f"`{name}`" not in page] == []
+
+
 async def test_the_models_are_agents_and_models(client: AsyncOpenAI) -> None:
     listed = {model.id: model.owned_by async for model in client.models.list()}
     assert listed["agent:reasoning"] == "atp"
@@ -129,6 +168,8 @@ async def test_an_unknown_model_is_a_not_found_error(client: AsyncOpenAI) -> Non
         {"response_format": {"type": "json_object"}},
         {"n": 2},
         {"logprobs": 0},
+        {"moderation": {"model": "omni-moderation-latest"}},
+        {"reasoning_effort": "enormous"},
         {"extra_body": {"no_such_field": 1}},
     ],
     ids=lambda fields: next(iter(fields)),

@@ -65,7 +65,7 @@ MATRIX = {
         200,
         body={"model": "no-usage", "messages": [{"role": "user", "content": "hello"}]},
         fields="model messages stream stream_options temperature top_p max_tokens max_completion_tokens stop seed "
-        "presence_penalty frequency_penalty",
+        "presence_penalty frequency_penalty reasoning_effort verbosity",
         varies=True,
     ),
     "GET /v1/models": Case(200),

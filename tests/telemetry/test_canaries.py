@@ -69,6 +69,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "seed": 1,
             "presence_penalty": 0,
             "frequency_penalty": 0,
+            "reasoning_effort": "low",
+            "verbosity": "low",
         },
         {
             "model": mark("model"),
