@@ -56,6 +56,9 @@ class Agent(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
+# When an agent or model was made, in Unix seconds, as OpenAI's clients want it: not known, and the same on every node.
+CREATED_S = 0
+
 # A model asked without an agent: no instructions, no parameters of its own.
 DIRECT = Agent(name="Direct", description="The model itself.", instructions="")
 

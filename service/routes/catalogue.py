@@ -61,7 +61,7 @@ class CatalogueRoutes:
         models = ModelsAnswer(models=[model_item(model, default) for model in catalogue.models.values()])
         self._agents, self._models = to_json(agents), to_json(models)
         self._agents_tag, self._models_tag = entity_tag(self._agents), entity_tag(self._models)
-        self._headers = {"cache-control": f"max-age={max_age_s}, s-maxage=0", "vary": "X-API-Key, Authorization"}
+        self._headers = keeping(max_age_s)
 
     @answers(AgentsAnswer, conditional=True, tells=CACHED)
     async def list_agents(self, call: Call[None]) -> Response:
@@ -72,6 +72,11 @@ class CatalogueRoutes:
     async def list_models(self, call: Call[None]) -> Response:
         """List the models."""
         return unless_known(call.request, self._models, self._models_tag, self._headers)
+
+
+def keeping(max_age_s: int) -> dict[str, str]:
+    """The headers that say what the class above does."""
+    return {"cache-control": f"max-age={max_age_s}, s-maxage=0", "vary": "X-API-Key, Authorization"}
 
 
 def agent_item(agent: Agent, default_model: str) -> AgentItem:

@@ -45,7 +45,7 @@ class Completion(Head):
 
 
 class OpenAIModel(TypedDict):
-    """`created` in Unix seconds: when this node started."""
+    """`created` is 0, 1970: when it was is not known."""
 
     id: str
     object: Literal["model"]

@@ -11,15 +11,17 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from service.agents.catalogue import Catalogue
+from service.agents.catalogue import CREATED_S, Catalogue
 from service.agents.messages import Answer
 from service.agents.runner import Question, Runner
 from service.errors import AtpError, NotFound
 from service.http.contract import answers
+from service.http.etag import entity_tag, unless_known
 from service.http.openai_errors import openai_error
 from service.http.operation import Call
 from service.http.problems import problem
 from service.routes.answering import Answering
+from service.routes.catalogue import CACHED, keeping
 from service.routes.chat import caller
 from service.routes.chats import Chat, Event, cache_headers
 from service.routes.completion_answers import (
@@ -40,13 +42,18 @@ END = b"data: [DONE]\n\n"
 
 
 class CompletionRoutes:
-    def __init__(self, catalogue: Catalogue, runner: Runner, answering: Answering, streaming: Streaming) -> None:
+    """The lists are kept as those of CatalogueRoutes, for `max_age_s`."""
+
+    def __init__(
+        self, catalogue: Catalogue, runner: Runner, answering: Answering, streaming: Streaming, max_age_s: int
+    ) -> None:
         self._runner, self._answering, self._streaming = runner, answering, streaming
-        created = int(time.time())
+        self._headers = keeping(max_age_s)
         names = [(f"{AGENT_PREFIX}{agent}", "atp") for agent in catalogue.agents]
         names += [(model.id, model.provider.name) for model in catalogue.models.values()]
-        self._models = {name: model_object(name, owner, created) for name, owner in names}
-        self._list = OpenAIModels(object="list", data=list(self._models.values()))
+        models = {name: model_object(name, owner) for name, owner in names}
+        self._models = {name: to_json(model) for name, model in models.items()}
+        self._list = to_json(OpenAIModels(object="list", data=list(models.values())))
 
     @answers_completion
     async def create(self, call: Call[CompletionRequest]) -> Response:
@@ -63,18 +70,19 @@ class CompletionRoutes:
         assert isinstance(answer, Answer)  # noqa: S101 - raised otherwise; mypy cannot know
         return Response(to_json(words.whole(answer)), headers=cache_headers(chat), media_type="application/json")
 
-    @answers(OpenAIModels)
+    @answers(OpenAIModels, conditional=True, tells=CACHED)
     async def list_models(self, call: Call[None]) -> Response:
         """List what may be asked for as `model`: every agent, every model."""
-        return Response(to_json(self._list), media_type="application/json")
+        return unless_known(call.request, self._list, entity_tag(self._list), self._headers)
 
-    @answers(OpenAIModel)
+    @answers(OpenAIModel, conditional=True, tells=CACHED)
     async def model(self, call: Call[None]) -> Response:
         """Describe one of them."""
         name = call.request.path_params["model"]
         if name not in self._models:
             raise NotFound(f"The model {name!r} does not exist.", param="model", openai_code="model_not_found")
-        return Response(to_json(self._models[name]), media_type="application/json")
+        found = self._models[name]
+        return unless_known(call.request, found, entity_tag(found), self._headers)
 
     def _question(self, body: CompletionRequest) -> Question:
         try:
@@ -87,8 +95,8 @@ class CompletionRoutes:
             raise NotFound(detail, param="model", openai_code="model_not_found") from None
 
 
-def model_object(name: str, owner: str, created: int) -> OpenAIModel:
-    return {"id": name, "object": "model", "created": created, "owned_by": owner}
+def model_object(name: str, owner: str) -> OpenAIModel:
+    return {"id": name, "object": "model", "created": CREATED_S, "owned_by": owner}
 
 
 def data(document: dict[str, Any]) -> bytes:

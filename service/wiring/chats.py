@@ -34,4 +34,5 @@ class Chats:
         self.answering = Answering(runner, recall, self.sessions, ledger)
         streaming = Streaming(self.answering, slots, streams)
         self.chat = ChatRoutes(self.answering, streaming)
-        self.completions = CompletionRoutes(catalogue, runner, self.answering, streaming)
+        max_age_s = ground.settings.catalogue_max_age
+        self.completions = CompletionRoutes(catalogue, runner, self.answering, streaming, max_age_s)

@@ -141,6 +141,25 @@ async def test_the_models_are_agents_and_models(client: AsyncOpenAI) -> None:
     assert (await client.models.retrieve("agent:reasoning")).id == "agent:reasoning"
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/agent:reasoning"])
+async def test_a_client_may_keep_the_models_and_each_node_says_the_same(
+    database_url: str, redis_url: str, model_server: Upstream, path: str
+) -> None:
+    settings = [node_settings(database_url, redis_url, model_server, node_name=name) for name in ("one", "two")]
+    async with running(settings[0]) as one, running(settings[1]) as two:
+        first, second = await one.http.get(path), await two.http.get(path)
+        assert first.content == second.content
+        assert {model["created"] for model in first.json().get("data", [first.json()])} == {0}
+        tag = first.headers["etag"]
+        assert first.headers["cache-control"] == "max-age=60, s-maxage=0"
+        assert first.headers["vary"] == "X-API-Key, Authorization"
+        again = await two.http.get(path, headers={"if-none-match": tag})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert again.headers["cache-control"] == "max-age=60, s-maxage=0"
+        unknown = await one.http.get("/v1/models/gpt-9")
+        assert (unknown.status_code, "etag" in unknown.headers) == (404, False)
+
+
 async def test_a_wrong_key_is_an_authentication_error(node: RunningNode) -> None:
     async with AsyncOpenAI(base_url=f"{node.url}/v1", api_key="sk-wrong", max_retries=0) as stranger:
         with pytest.raises(openai.AuthenticationError) as refused:
