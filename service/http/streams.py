@@ -58,11 +58,8 @@ class Streams:
                 task.uncancel()  # it came to another end meanwhile: nobody else shall take this for a cancellation
 
     def _enter(self, identity: Identity, hold: Hold) -> None:
-        holds = self._holds.get(identity.key_hash)
-        if holds is None:
-            holds = self._holds[identity.key_hash] = set()
-            self.on_held(identity.key_hash, identity.ends_at)
-        holds.add(hold)
+        self._holds.setdefault(identity.key_hash, set()).add(hold)
+        self.on_held(identity.key_hash, identity.ends_at)  # also of a key that is known: its end may have moved
 
     def _leave(self, key_hash: bytes, hold: Hold) -> None:
         holds = self._holds[key_hash]

@@ -16,8 +16,12 @@ class Deadlines:
         return len(self._at)
 
     def add(self, key_hash: bytes, at: float) -> bool:
-        """Take in a key that is not known yet; whether it is now the next to end."""
-        if key_hash in self._at:
+        """Take in a key, or an earlier end of one; whether it is now the next to end.
+
+        A later end than the one known is not believed: the key is looked up at the earlier, which ends nothing by
+        itself and says when the next is.
+        """
+        if self._at.get(key_hash, math.inf) <= at:
             return False
         self.move(key_hash, at)
         return self.first() == at

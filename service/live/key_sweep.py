@@ -77,7 +77,7 @@ class KeySweep:
             del self._suspects[next(iter(self._suspects))]  # the oldest; the next round finds what it holds
 
     def held(self, key_hash: bytes, ends_at: float | None) -> None:
-        """A key holds something from now on; it expires at `ends_at` on the monotonic clock, None: never."""
+        """A key holds something more; it expires at `ends_at` on the monotonic clock, None: never."""
         if ends_at is not None and self._deadlines.add(key_hash, ends_at):
             self._told.set()  # it is the first of all to end: the loop sleeps too long
 

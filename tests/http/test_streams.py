@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -123,11 +124,11 @@ async def test_a_block_that_ends_otherwise_leaves_no_cancellation_behind() -> No
         await asyncio.sleep(0)
 
 
-async def test_the_first_request_of_a_key_is_told_with_its_end() -> None:
+async def test_each_request_of_a_key_is_told_with_the_end_it_knows() -> None:
     streams, told = Streams(), []
     streams.on_held = lambda key_hash, ends_at: told.append((key_hash, ends_at))
-    async with streams.held(ANA), streams.held(ANA):
-        assert told == [(KEY, None)]
+    async with streams.held(ANA), streams.held(replace(ANA, ends_at=5.0)):
+        assert told == [(KEY, None), (KEY, 5.0)]
 
 
 async def a_key(dsn: str) -> str:

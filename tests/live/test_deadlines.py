@@ -13,11 +13,14 @@ def test_the_next_to_end_is_first_and_comes_out_once() -> None:
     assert (deadlines.first(), len(deadlines)) == (3.0, 1)
 
 
-def test_a_key_that_is_known_keeps_its_moment_until_it_is_moved() -> None:
+def test_of_the_moments_that_are_added_the_earliest_counts_until_it_is_moved() -> None:
     deadlines = Deadlines()
     deadlines.add(b"a", 5.0)
-    assert not deadlines.add(b"a", 1.0)
+    assert not deadlines.add(b"a", 9.0)
     assert deadlines.first() == 5.0
+    assert deadlines.add(b"a", 1.0)
+    assert not deadlines.add(b"a", 1.0)
+    assert deadlines.first() == 1.0
     deadlines.move(b"a", 2.0)
     deadlines.move(b"a", 7.0)
     assert (deadlines.due(6.0), deadlines.due(7.0)) == ([], [b"a"])

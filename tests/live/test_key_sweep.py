@@ -89,6 +89,29 @@ async def test_an_end_that_is_moved_nearer_is_kept_and_one_moved_away_too(databa
         assert len(at.streams) == 0
 
 
+async def test_an_end_moved_nearer_that_nobody_announced_counts_from_the_next_request_on(database_url: str) -> None:
+    async with desk(database_url, days=1) as (at, key):
+        await at.verifier.revoked(at.end_in(key, 0.3))  # its memory of the key has ended
+        holding = asyncio.create_task(at.hold(key))
+        await eventually(lambda: len(at.streams) == 2)
+        assert await eventually(lambda: len(at.streams) == 0) < 1.3
+        await holding
+
+
+async def test_an_end_moved_away_that_nobody_announced_closes_nothing_at_the_old_moment(database_url: str) -> None:
+    async with desk(database_url) as (at, key):
+        await at.verifier.revoked(at.end_in(key, 0.5))
+        holding = asyncio.create_task(at.hold(key))
+        await eventually(lambda: len(at.streams) == 2)
+        key_hash = at.end_in(key, 3600)
+        assert at.asked == []
+        await eventually(lambda: at.asked == [[key_hash]])
+        nearest = at.sweep._deadlines.first
+        await eventually(lambda: 3590 < nearest() - time.monotonic() <= 3600)
+        assert (len(at.streams), at.ended) == (2, "")
+        await end(holding)
+
+
 async def test_keys_that_hold_nothing_are_not_asked_about(database_url: str) -> None:
     async with desk(database_url) as (at, key):
         for number in range(1000):
