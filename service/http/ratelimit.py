@@ -39,7 +39,8 @@ class Gate:
     1. A blocked address: 403, whatever it brings.
     2. An address with too many refused keys: 429, before its key is looked at. A key that this node knows to be good
        passes: finding it is a look in memory, so an address that many share cannot be locked out by one of them, and
-       196 random bits are not guessed. A key that is not known here has to wait, as has a ticket.
+       196 random bits are not guessed. A key that is not known here has to wait, as has a ticket. While Redis is away
+       one refused key is too many.
     3. Who is it? A key that is refused counts against its address, a request without one too, each by its own limit.
     4. A blocked key or user: 403.
     5. The key's limit for the policy: 429. Then the blocks once more: charging waits for Redis, and who was blocked

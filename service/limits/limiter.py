@@ -72,10 +72,14 @@ class RateLimiter:
         return decision
 
     def refused(self, policy: str, subject: str) -> Decision | None:
-        """The refusal of a subject that this node knows of, without counting or asking; None: it may be admitted."""
+        """The refusal of a subject that this node knows of, without counting or asking; None: it may be admitted.
+
+        What Redis refused holds while it is away; what this node refused alone holds until Redis is back.
+        """
         now, limit = self._clock(), self._policies.limit(policy, NONE)
         refusal = self._refusals.find(key_of(limit, subject), limit.amount, now)
-        return refused(limit, refusal, now) if refusal else None
+        holds = refusal and (self._windows.alone or not refusal.degraded)
+        return refused(limit, refusal, now) if refusal and holds else None
 
     def count(self, decision: Decision) -> None:
         """Count a decision that `refused` gave, once it is acted upon."""

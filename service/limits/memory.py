@@ -20,7 +20,8 @@ def alone() -> int:
 
 
 class MemoryWindows:
-    """Implements Windows. A limit is divided by the last known number of nodes, rounded up, so at least 1.
+    """Implements Windows. A limit is divided by the last known number of nodes, rounded up, so at least 1; with a
+    `quota` it is never more than that.
 
     At most `most` callers are kept. When there are more, the one that was not heard of for longest is forgotten; where
     `closed`, the new one is refused instead.
@@ -33,8 +34,9 @@ class MemoryWindows:
         *,
         most: int = KEPT_SUBJECTS,
         closed: bool = False,
+        quota: int | None = None,
     ) -> None:
-        self._nodes, self._clock, self._most, self._closed = nodes, clock, most, closed
+        self._nodes, self._clock, self._most, self._closed, self._quota = nodes, clock, most, closed, quota
         # Key -> when the current window began, both counts, when neither will count (milliseconds).
         self._kept: OrderedDict[str, tuple[int, int, int, int]] = OrderedDict()
 
@@ -43,7 +45,11 @@ class MemoryWindows:
 
     async def hit(self, hits: Sequence[Hit]) -> list[Outcome]:
         now_ms, nodes = int(self._clock() * 1000), max(1, self._nodes())
-        return [self._hit(hit, now_ms, math.ceil(hit.limit / nodes)) for hit in hits]
+        return [self._hit(hit, now_ms, self._share(hit.limit, nodes)) for hit in hits]
+
+    def _share(self, limit: int, nodes: int) -> int:
+        share = math.ceil(limit / nodes)
+        return share if self._quota is None else min(share, self._quota)
 
     def _hit(self, hit: Hit, now_ms: int, limit: int) -> Outcome:
         window = self._window(hit, now_ms)

@@ -14,6 +14,8 @@ from service.presence.tracker import Tracker
 from service.state.failover import Failover
 from service.wiring.ground import Ground
 
+# Failures of an address while Redis is away: one node cannot tell what others refuse, so it believes the first.
+LONE_FAILURES = 1
 # A node's card appears within 3 s and ends within 10 s of it.
 COUNT_NODES_EVERY_S = 5.0
 
@@ -49,7 +51,9 @@ class Limits:
         ground.stack.push_async_callback(self.slots.close)
 
     def _limiter(self, closed: bool) -> RateLimiter:
-        memory = MemoryWindows(lambda: self._size.nodes, closed=closed)
+        """`closed`: while Redis is away as many as LONE_FAILURES, and none of whom there is no room for."""
+        quota = LONE_FAILURES if closed and self._shared else None
+        memory = MemoryWindows(lambda: self._size.nodes, closed=closed, quota=quota)
         windows = Failover[Windows](self._ground.breaker, self._shared, memory)
         limiter = RateLimiter(windows, self._policies, self._ground.metrics)
         self._ground.stack.push_async_callback(limiter.close)

@@ -170,14 +170,42 @@ async def test_addresses_behind_a_trusted_proxy_are_told_apart(start: Start) -> 
 async def test_while_redis_is_away_limits_hold_on_this_node_and_the_answer_says_so(
     start: Start, own_valkey: OwnValkey
 ) -> None:
-    limits = {"rate_limit_api": "4/minute", "rate_limit_auth_failures": "2/minute"}
-    async with start(redis_url=own_valkey.url, **limits) as node:
+    async with start(redis_url=own_valkey.url, rate_limit_api="4/minute") as node:
         await own_valkey.kill()
         started = time.monotonic()
         answers = [await get(node, node.key) for _ in range(5)]
         assert time.monotonic() - started < 1
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
         assert limits_of(answers[0])[0] == '"api";q=4;w=60;atp-degraded'
+
+
+async def test_while_redis_is_away_the_first_refused_key_shuts_its_address_to_keys_that_are_not_known(
+    start: Start, own_valkey: OwnValkey
+) -> None:
+    proxied = {"trusted_proxies": "127.0.0.1", "rate_limit_auth_failures": "20/minute"}
+    one, two = {"x-forwarded-for": "192.0.2.1"}, {"x-forwarded-for": "192.0.2.2"}
+    async with start(redis_url=own_valkey.url, **proxied) as node:
+        known, *fresh = [await node.new_key("read") for _ in range(4)]
+        assert (await get(node, known, **one)).status_code == 200
+        assert [(await get(node, token.mint().text, **one)).status_code for _ in range(3)] == [401] * 3
+        await own_valkey.kill()
+        assert (await get(node, fresh[0], **one)).status_code == 200  # good keys are no failures
+        guess = await get(node, token.mint().text, **one)
+        assert (guess.status_code, limits_of(guess)[0]) == (401, '"auth";q=1;w=60;atp-degraded')
+        shut = await get(node, fresh[1], **one)
+        assert (shut.status_code, shut.json()["policy"], shut.headers["retry-after"]) == (429, "auth", "60")
+        assert [(await get(node, key, **one)).status_code for key in (known, fresh[0])] == [200, 200]
+        assert (await get(node, fresh[2], **two)).status_code == 200
+        await own_valkey.restart()
+
+        async def open_again() -> bool:
+            return (await get(node, fresh[1], **one)).status_code == 200
+
+        await eventually(open_again, within_s=6)
+
+
+async def test_without_a_redis_refused_keys_have_their_whole_limit(start: Start) -> None:
+    async with start(redis_url="", rate_limit_auth_failures="2/minute") as node:
         guesses = [(await get(node, token.mint().text)).status_code for _ in range(4)]
         assert guesses == [401, 401, 429, 429]
 

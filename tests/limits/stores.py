@@ -45,14 +45,19 @@ class LimiterNodes:
         self._stack = stack
 
     def start(
-        self, url: str = "", rate: str = "30/minute", nodes: Callable[[], int] = lambda: 1, **rates: str
+        self,
+        url: str = "",
+        rate: str = "30/minute",
+        nodes: Callable[[], int] = lambda: 1,
+        quota: int | None = None,
+        **rates: str,
     ) -> LimiterNode:
-        """Without a URL there is memory only."""
+        """Without a URL there is memory only; `quota` is memory's."""
         metrics = Metrics()
         redis = self._redis(url, metrics) if url else None
         breaker = self._breaker(redis, metrics) if redis else None
         shared = RedisWindows(redis) if redis else None
-        windows = Failover[Windows](breaker, shared, MemoryWindows(nodes))
+        windows = Failover[Windows](breaker, shared, MemoryWindows(nodes, quota=quota))
         policies: Mapping[str, str] = dict.fromkeys(POLICIES, rate) | rates
         limiter = RateLimiter(windows, Policies(policies), metrics)
         self._stack.push_async_callback(limiter.close)

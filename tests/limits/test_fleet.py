@@ -74,6 +74,30 @@ async def test_redis_lost_in_the_middle_admits_at_most_the_limit_again_and_nobod
     assert longest_s < 1.0
 
 
+async def test_with_a_quota_the_first_hit_of_an_outage_is_the_last_until_redis_is_back(
+    limiters: LimiterNodes, own_valkey: OwnValkey
+) -> None:
+    node, other = (limiters.start(own_valkey.url, "20/minute", nodes=lambda: 4, quota=1) for _ in range(2))
+    assert [(await node.limiter.hit("auth", "ana")).remaining for _ in range(3)] == [19, 18, 17]
+    await node.limiter.hit("auth", "ben", cost=20)
+    await own_valkey.kill()
+    breakers = [each.breaker for each in (node, other) if each.breaker]
+    await eventually(lambda: [breaker.closed for breaker in breakers] == [False, False])
+    for limiter in (node.limiter, other.limiter):
+        assert limiter.refused("auth", "ana") is None
+        first = await limiter.hit("auth", "ana")
+        assert (first.admitted, first.degraded, first.enforced, first.remaining) == (True, True, 1, 0)
+        refusal = limiter.refused("auth", "ana")
+        assert refusal
+        assert refusal.wait_s is not None
+        assert (refusal.enforced, 59 < refusal.wait_s < 60.1) == (1, True)
+        assert not (await limiter.hit("auth", "ana")).admitted
+    assert node.limiter.refused("auth", "ben")  # whom Redis had refused before
+    await own_valkey.restart()
+    await eventually(lambda: node.limiter.refused("auth", "ana") is None, within_s=6)
+    assert (await node.limiter.hit("auth", "ana")).enforced == 20
+
+
 async def test_after_the_outage_redis_counts_again(limiters: LimiterNodes, own_valkey: OwnValkey) -> None:
     node = limiters.start(own_valkey.url, "100/hour", nodes=lambda: 4)
     assert node.breaker

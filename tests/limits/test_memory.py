@@ -17,6 +17,12 @@ async def test_the_limit_is_divided_by_the_nodes_and_rounded_up(nodes: int, shar
     assert [await admitted(windows, "ana") for _ in range(share + 1)] == [True] * share + [False]
 
 
+async def test_a_quota_is_the_limit_of_all_that_have_more() -> None:
+    windows = MemoryWindows(lambda: 3, lambda: 0.0, quota=2)
+    assert [await admitted(windows, "ana") for _ in range(3)] == [True, True, False]
+    assert [await admitted(windows, "ben", limit=3) for _ in range(2)] == [True, False]
+
+
 async def test_the_subject_not_heard_of_for_longest_gives_way() -> None:
     windows = MemoryWindows(clock=lambda: 0.0, most=2)
     for key in ("ana", "ben", "ana", "cleo"):
