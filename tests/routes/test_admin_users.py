@@ -1,17 +1,26 @@
 """`/api/admin/users`: users made, found, changed and shut out; every change with its row in the audit trail."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from service.db.pool import one_connection
+from service.admin.audit import Actor, Audit
+from service.db.pool import Database, one_connection
+from service.errors import Forbidden
+from service.keys import issuing, user_store
+from service.routes.key_requests import UserChange
+from service.routes.user_actions import UserActions
+from service.settings import load
+from service.telemetry.metrics import Metrics
 from tests.keys.people import person, roomy
 from tests.nodes import RunningNode, running
 from tests.upstream import Upstream
 
 USERS = "/api/admin/users"
 AGENTS = "/api/v1/agents"
+ROUNDS = 150
 AUDIT = "SELECT action, target, details FROM admin_audit ORDER BY at"
 
 
@@ -111,6 +120,34 @@ async def test_admins_cannot_shut_themselves_out(node: RunningNode, body: dict[s
     ((user_id,),) = await node.rows("SELECT id FROM users")
     assert (await node.http.patch(f"{USERS}/{user_id}", json=body)).status_code == 422
     assert (await node.http.patch(f"{USERS}/{user_id}", json={"active": True})).status_code == 200
+
+
+@pytest.mark.parametrize("names", [("ana", "ben"), ("ana", "ben", "cleo")], ids=["each other", "in a ring"])
+async def test_admins_who_shut_each_other_out_at_once_never_all_succeed(
+    database_url: str, names: tuple[str, ...]
+) -> None:
+    takes = [UserChange(active=False), UserChange(role="user"), UserChange(active=False, role="admin")]
+    async with Database(load(database_url=database_url, db_pool_size=3), Metrics()) as db:
+        actions = UserActions(db.connection, Audit(db), nobody_told)
+        async with db.connection("test") as connection:
+            users = [await issuing.create_user(connection, name, f"{name}@x.org", "admin") for name in names]
+        for number in range(ROUNDS):
+            asked = takes[number % 3]
+            pairs = zip(users, [*users[1:], users[0]], strict=True)
+            outcomes = await asyncio.gather(
+                *(actions.change(Actor(by.id, "x", "x"), other.id, asked) for by, other in pairs),
+                return_exceptions=True,
+            )
+            async with db.connection("test") as connection:
+                left = await user_store.lock_admins(connection)
+                await connection.execute("UPDATE users SET role = 'admin', active = true")
+            refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            assert {type(error) for error in refused} <= {Forbidden}
+            assert (len(refused) >= 1, len(left)) == (True, len(refused))
+
+
+async def nobody_told(*key_hashes: bytes) -> None:
+    """There is no other node."""
 
 
 async def test_a_change_of_nobody_or_of_nothing_leaves_no_trace(node: RunningNode) -> None:
