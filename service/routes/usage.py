@@ -15,7 +15,7 @@ from service.errors import Invalid, NotFound
 from service.http.contract import answers
 from service.http.operation import Call
 from service.keys.verifier import Identity
-from service.routes.admin_requests import fitted, printable
+from service.routes.admin_requests import fitted, printable, without_nul
 from service.routes.usage_answers import UsageAnswer
 from service.usage.quantiles import QUANTILES
 from service.usage.reports import COUNTS, Dimension, Interval, Question, Reports
@@ -29,6 +29,9 @@ EVERYBODY = "*"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Name = Annotated[str | None, Field(min_length=1, max_length=200), AfterValidator(lambda name: name and printable(name))]
+# As a row has it: empty where there is none, several with commas. Eight names of 200 characters are the longest.
+Named = Annotated[str | None, Field(max_length=2000), AfterValidator(lambda name: name and without_nul(name))]
+AS_SHOWN = "As an item shows it: `a,b` of a chat with several, empty where there was none."
 
 
 def with_zone(moment: datetime) -> datetime:
@@ -59,9 +62,9 @@ class UsageQuery(BaseModel):
     end: Moment | None = Field(None, alias="to", description="Exclusive.")
     interval: Interval = "day"
     group_by: Dimensions = ()
-    key: Name = None
-    agent: Name = None
-    model: Name = None
+    key: Name = Field(None, description="Its prefix; `unknown`: keys that are no longer there.")
+    agent: Named = Field(None, description=AS_SHOWN)
+    model: Named = Field(None, description=AS_SHOWN)
     user: Name = None
 
     def period(self, now: datetime) -> tuple[datetime, datetime]:

@@ -39,7 +39,7 @@ SELECT_USAGE = """
 SELECT {shown} {sums}, ARRAY[{durations}]::bigint[] AS durations
 FROM {table} AS sums LEFT JOIN api_keys ON api_keys.key_hash = sums.key_hash
 WHERE sums.start >= %(start)s AND sums.start < %(end)s AND {of_user}
-  AND (%(key)s::text IS NULL OR api_keys.prefix = %(key)s)
+  AND (%(key)s::text IS NULL OR api_keys.prefix = %(key)s OR %(key)s = 'unknown' AND api_keys.prefix IS NULL)
   AND (%(agent)s::text IS NULL OR sums.agent = %(agent)s)
   AND (%(model)s::text IS NULL OR sums.model = %(model)s)
 {grouped} LIMIT %(limit)s"""

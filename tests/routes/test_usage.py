@@ -176,6 +176,50 @@ async def test_a_key_is_chosen_by_its_prefix(people: People, ana: str) -> None:
     assert (report["totals"]["requests"], report["items"]) == (0, [])
 
 
+MODELS = ",".join(letter * 200 for letter in "abcdefgh")  # the longest name that a chat of eight agents can have
+
+
+async def test_what_an_item_is_grouped_by_chooses_that_item_when_it_is_put_back_as_a_filter(people: People) -> None:
+    ana = await id_of(people.node, "ana")
+    await people.store(
+        people.row("ana", ana, 0, agent="reasoning"),
+        people.row("ana", ana, 0, agent="reasoning,summary"),
+        people.row("ana", ana, 0, agent="summary,reasoning", model=MODELS),
+        people.row("ana2", ana, 0, agent=""),
+        people.row("ana2", ana, 0, model=""),
+        people.row("gone", ana, 0),
+    )
+    grouped = {"interval": "total", "group_by": "key,agent,model,user"}
+    items = await people.items("ana", **grouped)
+    assert sorted(shown(items, "agent", "model", "requests")) == sorted(
+        [
+            ("reasoning", "good", 1),
+            ("reasoning,summary", "good", 1),
+            ("summary,reasoning", MODELS, 1),
+            ("", "good", 1),
+            ("reasoning", "", 1),
+            ("reasoning", "good", 1),
+        ]
+    )
+    for item in items:
+        named = {name: item[name] for name in ("key", "agent", "model", "user")}
+        assert await people.items("ana", **grouped, **named) == [item]
+
+
+async def test_a_chat_of_several_agents_is_found_by_their_names_as_they_were_asked(node: RunningNode) -> None:
+    body = {"agents": ["reasoning", "summary"], "task": "What is the capital of France?", "model": "good"}
+    assert (await node.http.post("/api/v1/chat", json=body)).status_code == 200
+    for agent, requests in (("reasoning,summary", 1), ("reasoning", 0), ("summary,reasoning", 0)):
+        report = (await node.http.get(USAGE, params={"agent": agent})).json()
+        assert report["totals"]["requests"] == requests, agent
+
+
+async def test_a_chat_without_an_agent_is_found_by_the_empty_name(node: RunningNode) -> None:
+    body = {"model": "good", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    assert (await node.http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await node.http.get(USAGE, params={"agent": ""})).json()["totals"]["requests"] == 1
+
+
 async def test_nothing_used_is_zeros_and_no_latency(people: People) -> None:
     for interval in ("day", "hour", "total"):
         report = (await people.get("ben", interval=interval)).json()
@@ -203,6 +247,22 @@ async def test_admins_see_themselves_another_or_everybody(people: People, ana: s
     assert {item["user"]: item["requests"] for item in items} == {ana: 5, await id_of(people.node, "ben"): 1}
 
 
+async def test_times_in_json_and_csv_are_utc_whatever_postgresqls_own_zone_is(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    async with one_connection(database_url) as connection:
+        await connection.execute(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET timezone = 'Asia/Kolkata'")
+    async with running(node_settings(database_url, redis_url, model_server)) as node:
+        assert await node.rows("SHOW timezone") == [("Asia/Kolkata",)]
+        people = People(node)
+        await people.store(people.row("nobody", await id_of(node, "tester"), 0))
+        for interval, start in (("hour", "2026-10-05T09:00:00Z"), ("day", "2026-10-05T00:00:00Z")):
+            query = OCTOBER | {"interval": interval}
+            csv = (await node.http.get(USAGE, params=query, headers={"accept": "text/csv"})).text
+            assert csv.splitlines()[1].startswith(f"{start},1,0,0,0,7,4,")
+            assert shown((await node.http.get(USAGE, params=query)).json()["items"], "start") == [(start,)]
+
+
 async def test_csv_has_the_items_and_no_formula(people: People) -> None:
     ana = await id_of(people.node, "ana")
     await people.store(people.row("ana", ana, 0, agent='=cmd|"x"'), people.row("ana", ana, 0, agent="a,b"))
@@ -227,8 +287,10 @@ UNFIT: tuple[dict[str, str], ...] = (
     {"from": "0001-01-01", "to": "9999-12-31T23:59:59Z"},
     {"interval": "week"},
     {"group_by": "agent,colour"},
-    {"agent": ""},
+    {"key": ""},
+    {"user": ""},
     {"agent": "x\0"},
+    {"agent": "x" * 2001},
     {"colour": "red"},
 )
 
