@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
+import structlog
 from pydantic import Field
+
+log = structlog.get_logger()
 
 TITLE_CHARACTERS = 80
 UNIX_S_MAX = 253_402_300_799  # the last second that a date of four digits can say
@@ -94,6 +97,14 @@ class Exchange:
         return round(max(turn.at for turn in self.turns) * 1000)
 
 
+def fitting(exchanges: Sequence[Exchange], bounds: Bounds) -> list[Exchange]:
+    """Those that a conversation can hold; one that is larger by itself would only drive out all before it."""
+    kept = [one for one in exchanges if len(one.turns) <= bounds.messages and len(one.data) <= bounds.bytes]
+    if len(kept) < len(exchanges):
+        log.info("sessions.exchange_too_large", exchanges=len(exchanges) - len(kept))
+    return kept
+
+
 @dataclass(frozen=True)
 class Kept:
     """A conversation as it stands."""
@@ -115,7 +126,10 @@ class SessionStore(Protocol):
     """Where conversations are. A call may be repeated, or made on both stores."""
 
     async def append(self, place: Place, session_id: str, exchanges: Sequence[Exchange]) -> None:
-        """All at once: whole exchanges beyond the bounds go, the oldest first, and so do the user's oldest sessions."""
+        """All at once: whole exchanges beyond the bounds go, the oldest first, and so do the user's oldest sessions.
+
+        One that is beyond the bounds by itself is not kept; where none is, the conversation stays as it was.
+        """
         ...
 
     async def read(self, place: Place) -> Kept | None: ...

@@ -65,9 +65,9 @@ class Sessions:
     async def append(self, user_id: str, session_id: str, turns: Sequence[Turn]) -> None:
         """Keep one exchange: the user's message, then every answer to it.
 
-        Whole exchanges are dropped beyond SESSION_MAX_MESSAGES and SESSION_MAX_BYTES, the oldest first, so that one
-        larger than that leaves nothing; beyond SESSIONS_PER_USER the user's conversation that was silent longest goes.
-        Of two that end at the same time both are kept whole.
+        Whole exchanges are dropped beyond SESSION_MAX_MESSAGES and SESSION_MAX_BYTES, the oldest first; one that is
+        larger than that by itself is not kept, and the conversation stays as it was. Beyond SESSIONS_PER_USER the
+        user's conversation that was silent longest goes. Of two that end at the same time both are kept whole.
         """
         place, exchange = placed(user_id, session_id), Exchange.of(turns)
         await self._ask(place.user, lambda store: store.append(place, session_id, [exchange]))

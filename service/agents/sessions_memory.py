@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from service.agents.session_records import Bounds, Exchange, Kept, Listed, Place, SessionInfo
+from service.agents.session_records import Bounds, Exchange, Kept, Listed, Place, SessionInfo, fitting
 
 # For all conversations together: an outage of minutes at a hundred exchanges a second, of a few KB each.
 KEPT_BYTES = 64_000_000
@@ -54,6 +54,9 @@ class MemorySessions:
 
     async def append(self, place: Place, session_id: str, exchanges: Sequence[Exchange]) -> None:
         self._expire()
+        exchanges = fitting(exchanges, self._bounds)
+        if not exchanges:
+            return
         first = exchanges[0]
         found = self._kept.get(place) or Conversation(session_id, first.title, first.began_ms, 0, 0.0)
         self._drop(place)

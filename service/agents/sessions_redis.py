@@ -16,7 +16,17 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from service.agents.session_records import UNIX_S_MAX, Bounds, Exchange, Kept, Listed, Place, SessionInfo, Turn
+from service.agents.session_records import (
+    UNIX_S_MAX,
+    Bounds,
+    Exchange,
+    Kept,
+    Listed,
+    Place,
+    SessionInfo,
+    Turn,
+    fitting,
+)
 from service.state.redis import RedisState
 from service.state.scripts import Script
 
@@ -35,6 +45,9 @@ class RedisSessions:
         self._delete = Script(SCRIPTS / "session_delete.lua")
 
     async def append(self, place: Place, session_id: str, exchanges: Sequence[Exchange]) -> None:
+        exchanges = fitting(exchanges, self._bounds)
+        if not exchanges:
+            return
         first, last, bounds = exchanges[0], exchanges[-1], self._bounds
         head = [place.session, session_id, first.title, first.began_ms, last.ended_ms, bounds.ttl_s]
         head += [bounds.messages, bounds.bytes, bounds.sessions_per_user]

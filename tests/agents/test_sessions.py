@@ -122,13 +122,32 @@ async def test_beyond_the_most_bytes_whole_exchanges_go(sessions: Desk) -> None:
     assert [text[0] for text in await said(sessions)] == ["b", "b", "c", "c"]
 
 
-async def test_one_exchange_beyond_the_bounds_leaves_a_conversation_without_messages(sessions: Desk) -> None:
-    await sessions.append("ana", "s", exchange("small"))
-    await sessions.append("ana", "s", exchange("x" * 2000))
-    kept = await sessions.read("ana", "s")
-    assert (kept.turns, kept.info.messages, kept.info.title) == ((), 0, "small")
-    await sessions.append("ana", "s", exchange("again"))
-    assert await said(sessions) == ["again", "re: again"]
+TOO_LARGE = (exchange("x" * 2000), exchange("small", "x" * 2000), exchange("many", *"abcdef"))
+
+
+async def test_an_exchange_beyond_the_bounds_by_itself_is_not_kept_and_those_before_it_are(sessions: Desk) -> None:
+    await sessions.append("ana", "s", exchange("before"))
+    for turns in TOO_LARGE:
+        await sessions.append("ana", "s", turns)
+        kept = await sessions.read("ana", "s")
+        assert kept.info == SessionInfo("s", NOON, NOON + 1, 2, "before")
+        assert await said(sessions) == ["before", "re: before"]
+    await sessions.append("ana", "s", exchange("after"))
+    assert await said(sessions) == ["before", "re: before", "after", "re: after"]
+
+
+async def test_an_exchange_beyond_the_bounds_by_itself_begins_no_conversation(sessions: Desk) -> None:
+    for turns in TOO_LARGE:
+        await sessions.append("ana", "s", turns)
+    assert await listed(sessions) == []
+    with pytest.raises(NotFound):
+        await sessions.read("ana", "s")
+
+
+async def test_the_oldest_make_room_until_a_large_exchange_fits(sessions: Desk) -> None:
+    for task in ("one", "two", "x" * 600):
+        await sessions.append("ana", "s", exchange(task, "re"))
+    assert await said(sessions) == ["two", "re", "x" * 600, "re"]
 
 
 async def test_beyond_the_most_conversations_those_silent_longest_go(sessions: Desk) -> None:
@@ -279,6 +298,19 @@ async def test_what_was_said_during_an_outage_follows_what_redis_had(redis_url: 
     assert here.memory.users() == set()
 
 
+async def test_an_exchange_too_large_during_an_outage_costs_nothing_of_what_redis_had(
+    redis_url: str, desks: Desks
+) -> None:
+    here, there = await desks.start(redis_url, watch=False), await desks.start(redis_url, watch=False)
+    await here.append("ana", "s", exchange("before"))
+    cut(here)
+    await here.append("ana", "s", exchange("x" * 2000))
+    await here.append("ana", "s", exchange("during"))
+    await mend(here)
+    await here.hand_over()
+    assert (await said(there))[::2] == ["before", "during"]
+
+
 async def test_what_was_deleted_during_an_outage_is_deleted_when_it_ends(redis_url: str, desks: Desks) -> None:
     here, there = await desks.start(redis_url, watch=False), await desks.start(redis_url, watch=False)
     for name in ("gone", "begun anew"):
@@ -392,7 +424,9 @@ def suffix_within(bounds: Bounds, told: list[list[Turn]]) -> list[list[Turn]]:
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
-def test_history_is_always_the_longest_end_of_whole_exchanges_within_the_bounds(redis_url: str, where: str) -> None:
+def test_history_is_always_the_longest_end_of_the_exchanges_that_fit_within_the_bounds(
+    redis_url: str, where: str
+) -> None:
     bounds = replace(BOUNDS, bytes=700)
 
     async def hold(told: Told) -> None:
@@ -401,7 +435,8 @@ def test_history_is_always_the_longest_end_of_whole_exchanges_within_the_bounds(
             exchanges = [exchange(text, *[text] * answers) for answers, text in told]
             for number, turns in enumerate(exchanges):
                 await sessions.append("ana", "s", turns)
-                kept = suffix_within(bounds, exchanges[: number + 1])
+                fitting = [one for one in exchanges[: number + 1] if suffix_within(bounds, [one])]
+                kept = suffix_within(bounds, fitting)
                 assert await said(sessions) == [turn.content for turns in kept for turn in turns]
                 size = sum(len(turn.content.encode()) for turns in kept for turn in turns)
                 assert size <= bounds.bytes

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.live.clients import socket
-from tests.nodes import RunningNode
+from tests.nodes import RunningNode, node_settings, running
 from tests.upstream import Upstream
 
 
@@ -33,6 +33,19 @@ async def test_streams_and_sockets_go_on_with_it_too(node: RunningNode, model_se
         await client.hear("done")
     await node.http.post("/api/v1/chat", json=ask("Three?"))
     assert [text for role, text in told(model_server) if role == "user"] == ["One?", "Two?", "Three?"]
+
+
+async def test_a_task_too_large_to_be_kept_is_answered_and_what_was_said_before_stays(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    async with running(node_settings(database_url, redis_url, model_server, session_max_bytes=1000)) as node:
+        for task in ("One?", "x" * 1000, "Two?"):
+            response = await node.http.post("/api/v1/chat", json=ask(task))
+            assert (response.status_code, response.json()["answer"]) == (200, "Paris is the capital.")
+        assert [text for role, text in told(model_server) if role == "user"] == ["One?", "Two?"]
+        async with node.http.stream("POST", "/api/v1/chat", json=ask("x" * 1000, stream=True)) as response:
+            assert b"event: done" in await response.aread()
+        assert (await node.http.get("/api/v1/sessions/s-1")).json()["messages"] == 4
 
 
 async def test_every_agents_answer_becomes_part_of_it(node: RunningNode, model_server: Upstream) -> None:

@@ -1,7 +1,8 @@
 -- Keep exchanges at the end of a conversation, drop the oldest beyond its bounds, and list it among its user's.
 -- KEYS: 1 the user's conversations (zset digest -> Unix ms of the last exchange)   2 the conversation (hash)
 -- ARGV: 1 digest   2 session_id   3 title   4 begun, Unix ms   5 ended, Unix ms   6 seconds to keep it
---       7 most messages   8 most bytes   9 most conversations; then for each exchange: id, messages, JSON
+--       7 most messages   8 most bytes   9 most conversations; then for each exchange, within 7 and 8 by itself: id,
+--       messages, JSON
 -- The other conversations' keys are made from KEYS[1]: they have its hash tag.
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end  -- whatever it was, it is not ours
 if redis.call('TYPE', KEYS[2]).ok ~= 'hash' or redis.call('HEXISTS', KEYS[2], 'order') == 0 then
