@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -29,7 +29,8 @@ async def free(requests: int) -> None:
 
 @dataclass(frozen=True)
 class Call(Generic[Body]):
-    """A request that passed: who calls, and the validated body (None for operations without one).
+    """A request that passed: who calls, and the validated body (None for operations without one). `started`: when its
+    head had come, by time.perf_counter(); so what a client waited for its own body is counted as it saw it.
 
     One request is charged before the body is read. `await call.charge(n - 1)` charges for the rest of a batch: all of
     it, or nothing and raises RateLimited.
@@ -38,7 +39,7 @@ class Call(Generic[Body]):
     request: Request
     identity: Identity
     body: Body
-    started: float = field(default_factory=time.perf_counter)
+    started: float
     charge: Callable[[int], Awaitable[None]] = free
 
     @property
@@ -84,13 +85,13 @@ class Endpoint:
         self._operation, self._gate = operation, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = self._operation
+        operation, started = self._operation, time.perf_counter()
         identity = await self._gate.enter(scope, operation.scope, operation.policy)
         request = Request(scope, receive, send)
         body = await read_json(request, operation.body, operation.body_bytes) if operation.body else None
         charge = functools.partial(self._gate.charge, scope, identity, operation.policy, again=1)
         try:
-            response = await operation.handler(Call(request, identity, body, charge=charge))
+            response = await operation.handler(Call(request, identity, body, started, charge))
             await response(scope, receive, send)
         except ClientGone:
             return  # nobody is there to answer; the access log and metrics say 499

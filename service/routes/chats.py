@@ -25,7 +25,7 @@ TOKENS_PER_PRICE = 1_000_000
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what the carrier knows of it."""
+    """Who asks, and what the carrier knows of it; `started` by time.perf_counter()."""
 
     identity: Identity
     request_id: str

@@ -120,6 +120,7 @@ class Conversation:
 
     async def _begin_chat(self, message: AskedChat) -> None:
         """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""
+        started = time.perf_counter()
         chats = self._chats = {} if self._chats is None else self._chats
         if message.id in chats:
             raise Conflict("A chat with this id is under way.")
@@ -127,7 +128,8 @@ class Conversation:
             raise TooMany(f"A socket may have {CHATS_AT_ONCE} chats under way.")
         body = validated(lambda: ChatRequest.model_validate(message.request(), strict=True))
         await self._common.costs.gate.charge_socket(self._visit.identity)
-        chat = await self._common.answering.begin(Caller(self._visit.identity, request_id_of([])), body)
+        caller = Caller(self._visit.identity, request_id_of([]), started=started)
+        chat = await self._common.answering.begin(caller, body)
         chats[message.id] = asyncio.create_task(self._answer(message.id, chat))
         self._socket.busy = len(chats)
 

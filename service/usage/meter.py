@@ -3,14 +3,15 @@
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from service.usage.row import UsageRow
 
 
 @dataclass
 class Meter:
-    """Begins when a metered request was authenticated; `row()` is its entry in the ledger."""
+    """Begins at `started`, when the request's head (on a socket: its message) had come, by time.perf_counter(); `row()`
+    is its entry in the ledger."""
 
     request_id: str
     key_hash: bytes
@@ -23,7 +24,10 @@ class Meter:
     cached: bool = False
     started: float = field(default_factory=time.perf_counter)
     id: uuid.UUID = field(default_factory=uuid.uuid4)
-    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    timestamp: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timestamp = datetime.now(UTC) - timedelta(seconds=time.perf_counter() - self.started)
 
     def add(self, tokens_in: int, tokens_out: int, cost_usd: float = 0.0) -> None:
         self.tokens_in += tokens_in

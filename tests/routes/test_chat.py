@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -49,6 +50,31 @@ async def test_the_answer_leaves_a_committed_usage_row(node: RunningNode) -> Non
         "SELECT id::text, request_id, agent, model, tokens_in, tokens_out, cached, status FROM api_usage"
     )
     assert rows == [(response.json()["id"], "my-request-1", "reasoning", "good", 7, 4, False, 200)]
+
+
+async def slowly(body: dict[str, Any]) -> AsyncIterator[bytes]:
+    """As a poor line sends it: the last byte 0.4 s after the head."""
+    data = json.dumps(body).encode()
+    yield data[:-1]
+    await asyncio.sleep(0.4)
+    yield data[-1:]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/chat", "/api/v1/chat/batch", "/v1/chat/completions"])
+async def test_a_row_counts_its_time_from_the_requests_head_though_the_body_comes_slowly(
+    node: RunningNode, path: str
+) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "/api/v1/chat": ask(),
+        "/api/v1/chat/batch": {"requests": [ask()]},
+        "/v1/chat/completions": {"model": "good", "messages": [{"role": "user", "content": "?"}]},
+    }
+    ((before,),) = await node.rows("SELECT clock_timestamp()")
+    head = {"content-type": "application/json"}
+    assert (await node.http.post(path, content=slowly(bodies[path]), headers=head)).status_code == 200
+    ((timestamp, duration_s),) = await node.rows("SELECT timestamp, duration_s FROM api_usage")
+    assert 0.4 <= duration_s < 2
+    assert 0 <= (timestamp - before).total_seconds() < 0.3
 
 
 async def test_a_request_overrides_the_agents_parameters(node: RunningNode, model_server: Upstream) -> None:
