@@ -9,13 +9,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from service.commands import announce
 from service.db.pool import one_connection
 from service.http.operation import Call, Operation
 from service.http.ratelimit import openai_headers, rate_headers
 from service.keys import token
 from service.limits.limiter import Decision
 from service.limits.policies import Limit
-from tests.live.clients import refusal
+from tests.live.clients import refusal, socket
 from tests.nodes import RunningNode, node_settings, running
 from tests.servers import OwnValkey
 from tests.upstream import Upstream
@@ -126,6 +127,33 @@ async def test_a_websocket_handshake_counts_as_a_request(start: Start) -> None:
         assert await node.metric('atp_ws_handshakes_total{result="rate-limited"}') == 1
 
 
+async def test_an_open_socket_follows_its_keys_limits_as_they_are_changed(start: Start) -> None:
+    async with start() as node:
+        key = await node.new_key("chat")
+        await give_limits(node, key, '{"chat": "1/hour"}')
+        async with socket(node, key) as client:
+
+            async def answered() -> bool:
+                await client.say("chat", id="c", agent="reasoning", task="?", model="good")
+                last = (await client.until("done", "error"))[-1]
+                if last["type"] == "error":
+                    assert (last["problem"]["status"], last["problem"]["policy"]) == (429, "chat")
+                return bool(last["type"] == "done")
+
+            assert [await answered(), await answered()] == [True, False]
+            await give_limits(node, key, '{"chat": "3/hour"}')
+            await eventually(answered)
+            assert [await answered(), await answered()] == [True, False]
+
+
+async def give_limits(node: RunningNode, key: str, limits: str) -> None:
+    """As an administrator would, in the table; then every node is told."""
+    async with one_connection(node.dsn) as connection:
+        sql = "UPDATE api_keys SET rate_limits = %s::jsonb WHERE prefix = %s"
+        await connection.execute(sql, (limits, key[9:17]))
+    assert await announce(token.digest(key), node.settings)
+
+
 async def test_refused_keys_are_limited_by_address_and_known_ones_go_on(start: Start) -> None:
     async with start(rate_limit_auth_failures="3/minute") as node:
         known, fresh = await node.new_key("read"), await node.new_key("read")
@@ -141,6 +169,34 @@ async def test_refused_keys_are_limited_by_address_and_known_ones_go_on(start: S
         assert await node.metric(limited) == 3  # two guesses and the fresh key
         assert (await refusal(node, key="", ticket="wst_x"))[0] == 429
         assert (await refusal(node, key=known))[0] in (101, 403)
+
+
+async def test_a_flood_of_unknown_keys_of_one_address_waits_its_turn_and_is_refused_once_some_were_wrong(
+    start: Start,
+) -> None:
+    async with start(rate_limit_auth_failures="3/minute", db_timeout=10) as node:
+        known = await node.new_key("read")
+        assert (await get(node, known)).status_code == 200
+        async with one_connection(node.dsn) as connection:  # nothing can be looked up until this ends
+            await connection.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+            flood = [asyncio.create_task(get(node, token.mint().text)) for _ in range(40)]
+            await eventually(lambda: under_way(node, 40))
+            await eventually(lambda: eight_looks_wait(node))
+            assert (await get(node, known)).status_code == 200
+        statuses = sorted([(await answer).status_code for answer in flood])
+        assert statuses == [401] * 3 + [429] * 37
+        looks = 'db_client_operation_duration_seconds_count{operation="select_key",system="postgresql"}'
+        assert 1 + 8 <= await node.metric(looks) <= 1 + 12  # a few begin before the third failure is counted
+
+
+async def under_way(node: RunningNode, requests: int) -> bool:
+    return await node.metric("http_server_active_requests") == requests
+
+
+async def eight_looks_wait(node: RunningNode) -> bool:
+    """For a lock in this test's database."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return await node.rows(sql) == [(8,)]
 
 
 async def test_good_keys_do_not_count_as_failures(start: Start) -> None:
