@@ -241,6 +241,17 @@ async def test_rotation_never_prolongs_a_key(node: RunningNode) -> None:
     assert (await node.http.post(f"{KEYS}/{new['prefix']}/rotate", json={"grace_s": 604_801})).status_code == 422
 
 
+async def test_rotation_keeps_the_keys_own_limits_whoever_rotates_it(node: RunningNode) -> None:
+    user_id, _ = await person(node, "ana")
+    limits = {"chat": "1/day", "keys": "9/minute"}
+    key = await generate(node, user_id=user_id, rate_limits=limits, scopes=["chat", "keys"])
+    for headers in (own(key), None):  # its owner, an admin
+        response = await node.http.post(f"{KEYS}/{key['prefix']}/rotate", json={}, headers=headers)
+        assert (response.status_code, response.json()["rate_limits"]) == (201, limits)
+        key = response.json()
+        assert (await identity(node, key["key"])).limits == limits
+
+
 async def test_a_grace_of_nothing_ends_the_old_key_at_once(node: RunningNode) -> None:
     old = await generate(node)
     assert (await node.http.get(AGENTS, headers=own(old))).status_code == 200
