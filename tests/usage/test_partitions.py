@@ -20,6 +20,16 @@ from tests.usage.parts import ROW, counted, open_parts
 NAMES = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'api_usage'::regclass"
 
 
+# A server whose clock says that it is May in UTC, and still April in its own zone: what comes before pg_catalog in the
+# search path is found first.
+CLOCK_OF_2031 = (
+    "CREATE SCHEMA ahead",
+    "CREATE FUNCTION ahead.now() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT timestamptz '2031-05-01 01:00Z'$$",
+    "ALTER DATABASE {database} SET search_path = ahead, pg_catalog, public",
+    "ALTER DATABASE {database} SET timezone = 'America/New_York'",
+)
+
+
 @asynccontextmanager
 async def keeper(dsn: str, now: datetime, rows_months: int = 13, daily_months: int = 36) -> AsyncIterator[Partitions]:
     async with Database(load(database_url=dsn, db_pool_size=1), Metrics()) as db:
@@ -99,6 +109,17 @@ async def test_what_is_too_old_is_dropped_rows_and_hours_before_days(database_ur
     assert "api_usage_2030_01" not in partitions(database_url)
     assert "api_usage_2030_02" in partitions(database_url)
     assert counted(database_url) == (1, 1, 2)  # the row of 2027 was in the default partition
+
+
+async def test_what_is_made_and_dropped_goes_by_postgresqls_clock_and_not_by_the_nodes(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in CLOCK_OF_2031:
+            connection.execute(statement.format(database=database_url.rpartition("/")[2]).encode())
+    async with Database(load(database_url=database_url, db_pool_size=1), Metrics()) as db:
+        await Partitions(db, Retention(13, 36)).keep()
+    assert partitions(database_url) == {
+        *("api_usage_2031_05", "api_usage_2031_06", "api_usage_2031_07", "api_usage_default"),
+    }
 
 
 async def test_while_another_node_does_it_this_one_leaves_it_alone(database_url: str) -> None:

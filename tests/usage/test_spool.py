@@ -13,7 +13,7 @@ from service.telemetry.metrics import Metrics
 from service.usage.segments import Segments, framed
 from service.usage.spool import Spool
 from tests.servers import OwnPostgres
-from tests.usage.parts import counted, files_in, open_parts, rows
+from tests.usage.parts import Parts, counted, files_in, open_parts, rows
 from tests.usage.test_segments import files_of_at_most
 from tests.waiting import eventually
 
@@ -94,6 +94,32 @@ async def test_what_a_dead_process_left_is_adopted_and_stored_once_by_one_of_two
             await eventually(lambda: one.spool.rows + two.spool.rows == 0)
     assert counted(database_url) == (150, 150, 150)
     assert files_in(spool_dir) == []
+
+
+async def test_what_is_adopted_is_shown_and_takes_nothing_from_what_this_process_may_spool(
+    own_postgres: OwnPostgres, spool_dir: Path
+) -> None:
+    data = framed(json_of(100))
+    assert len(data) > 5000
+    with left_behind(spool_dir, data):
+        async with open_parts(own_postgres.dsn, spool_dir, limit_bytes=5000, replaying=False) as parts:
+            await own_postgres.kill()
+            assert await parts.spool.adopt() == 100
+            assert (parts.spool.rows, parts.spool.size_bytes, parts.spool.usable) == (100, 0, True)
+            assert parts.gauge("atp_usage_spool_bytes") == len(data)
+            own = rows(1, first=100)
+            await parts.ledger.record(own[0])
+            assert parts.gauge("atp_usage_spool_bytes") == len(data) + len(framed(json_of(1, first=100)))
+            await own_postgres.restart()
+            await eventually(lambda: replayed(parts), within_s=10)
+            assert (parts.spool.rows, parts.spool.size_bytes) == (0, 0)
+            assert parts.gauge("atp_usage_spool_bytes") == 0
+    assert counted(own_postgres.dsn) == (101, 101, 101)
+
+
+async def replayed(parts: Parts) -> bool:
+    await parts.replay.drain()
+    return parts.spool.rows == 0
 
 
 async def test_a_torn_tail_and_rows_that_are_none_cost_the_others_nothing(database_url: str, spool_dir: Path) -> None:
