@@ -154,15 +154,18 @@ async def test_a_slot_that_was_given_back_leaves_nothing_in_redis(nodes: SlotNod
 async def test_slots_are_renewed_although_other_streams_end_without_a_pause(nodes: SlotNodes, redis_url: str) -> None:
     busy, other = nodes.start(redis_url, limit=1000, lease_s=0.4, every_s=0.1), nodes.start(redis_url, limit=1)
 
+    enough = asyncio.Event()
+
     async def end_streams() -> None:
-        while True:
+        while not enough.is_set():
             async with busy.held(BEN):
                 pass
 
     async with busy.held(ANA):
-        others = [asyncio.create_task(end_streams()) for _ in range(10)]
+        others = asyncio.gather(*(end_streams() for _ in range(10)))
         await stays_full(other, 1.0)  # more than two leases
-        await end(*others)
+        enough.set()
+        await others
 
 
 async def test_slots_that_redis_has_lost_are_held_again_by_the_next_renewal(nodes: SlotNodes, redis_url: str) -> None:
