@@ -162,7 +162,7 @@ async def test_slots_are_renewed_although_other_streams_end_without_a_pause(node
                 pass
 
     async with busy.held(ANA):
-        others = asyncio.gather(*(end_streams() for _ in range(10)))
+        others = asyncio.gather(*(end_streams() for _ in range(40)))
         await stays_full(other, 1.0)  # more than two leases
         enough.set()
         await others
