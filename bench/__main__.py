@@ -51,12 +51,10 @@ def main() -> None:
     chosen = [s for s in known if not chosen_options.only or s.name in chosen_options.only]
     seconds = QUICK_S if chosen_options.quick else USUAL_S
     results = asyncio.run(run(chosen, chosen_options.rounds, seconds))
-    made = table(chosen, results)
-    print(made)
+    print(table(chosen, results))
     if not chosen_options.quick:
         store(results)
-    if not chosen_options.quick and len(chosen) == len(known):
-        write(made, chosen, results, sys.argv[1:])
+        write(known)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,22 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from bench.machine import facts
 from bench.scenario import Figures, Line, Scenario, medians, ratio
 from bench.venvs import FOLDER, ROOT
+
+Results = Mapping[str, Sequence[Figures]]  # rounds by scenario
 
 RESULTS = FOLDER / "results.json"
 
 HEAD = "| what | ATP | peer | peer's | ratio | reach | met |\n|---|---:|---|---:|---:|---|---|"
 PAGE = """# Bench
 
-One run of `{command}` on {date}; {facts}. Medians of {rounds} interleaved rounds.
+`make bench` measures all of this; `python -m bench --only NAME` one scenario, and the rest stays as it was. {facts}.
+
+Medians of interleaved rounds: {rounds}.
 Ratios are medians of the rounds' ratios, so they may differ from the quotient of the two medians beside them.
 
 {table}
@@ -65,7 +70,7 @@ METHOD = """
 """
 
 
-def table(scenarios: Sequence[Scenario], results: Mapping[str, Sequence[Figures]]) -> str:
+def table(scenarios: Sequence[Scenario], results: Results) -> str:
     rows = [row(line, results[scenario.name]) for scenario in scenarios for line in scenario.lines]
     return "\n".join([HEAD, *rows])
 
@@ -92,7 +97,7 @@ def judged(line: Line, value: float, times: float | None) -> tuple[str, str]:
     return line.reach.text, "yes" if line.reach.met(bounded) else "**no**"
 
 
-def noise(results: Mapping[str, Sequence[Figures]]) -> str:
+def noise(results: Results) -> str:
     """How much of the server's core other processes took, by load; with nothing under test there is none to tell."""
     lines = []
     for name, rounds in results.items():
@@ -104,31 +109,38 @@ def noise(results: Mapping[str, Sequence[Figures]]) -> str:
     return "\n".join(lines)
 
 
-def generator_share(results: Mapping[str, Sequence[Figures]]) -> float:
+def generator_share(results: Results) -> float:
     rounds = [figures for of_scenario in results.values() for figures in of_scenario]
     return max(value for figures in rounds for key, value in figures.items() if key.endswith("_cpu_share"))
 
 
-def store(results: Mapping[str, Sequence[Figures]]) -> None:
-    """Keep every round's figures for `bench.plots`; scenarios that were not measured keep those they had."""
-    RESULTS.write_text(json.dumps({**stored(), **results}, indent=1))
+def store(results: Results) -> None:
+    """Keep every round's figures; scenarios that were not measured keep those they had."""
+    today = datetime.now(UTC).date().isoformat()
+    new = {name: {"on": today, "rounds": rounds} for name, rounds in results.items()}
+    RESULTS.write_text(json.dumps({**kept(), **new}, indent=1))
 
 
-def stored() -> dict[str, list[Figures]]:
+def kept() -> dict[str, Any]:
     return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {}
 
 
-def write(
-    made: str, scenarios: Sequence[Scenario], results: Mapping[str, Sequence[Figures]], arguments: list[str]
-) -> None:
-    """docs/bench.md, whole."""
+def stored() -> Results:
+    return {name: measured["rounds"] for name, measured in kept().items()}
+
+
+def write(scenarios: Sequence[Scenario]) -> bool:
+    """docs/bench.md, whole, from the figures that are kept; False while some scenario has none."""
+    found, results = kept(), stored()
+    if any(scenario.name not in found for scenario in scenarios):
+        return False
+    told = [f"{each.name} {len(results[each.name])} ({found[each.name]['on']})" for each in scenarios]
     page = PAGE.format(
-        command=" ".join(["make bench" if not arguments else "python -m bench", *arguments]),
-        date=datetime.now(UTC).date(),
         facts=facts(),
-        rounds=len(next(iter(results.values()))),
-        table=made,
+        rounds=", ".join(told),
+        table=table(scenarios, results),
         method=METHOD.strip().format(generator=generator_share(results)) + "\n",
-        noise=noise(results),
+        noise=noise({each.name: results[each.name] for each in scenarios}),
     )
     (ROOT / "docs" / "bench.md").write_text(page)
+    return True
