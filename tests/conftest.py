@@ -15,8 +15,9 @@ import redis
 from service.embedded.llm import Llm, start_llm
 from service.embedded.postgres import Postgres, start_postgres
 from service.embedded.valkey import VOLATILE, Valkey, start_valkey
+from tests import redis_topologies
 from tests.nodes import RunningNode, node_settings, running
-from tests.redis_topologies import Cluster, SentinelTrio, start_cluster, start_sentinel_trio
+from tests.redis_topologies import Cluster, SentinelTrio
 from tests.servers import OwnPostgres, OwnValkey, run
 from tests.telemetry.sinks import Sink, sink
 from tests.upstream import Upstream, upstream
@@ -72,10 +73,8 @@ def own_postgres(postgres_template: Path, tmp_path: Path) -> Iterator[OwnPostgre
     """A PostgreSQL (fsync on, migrated) that the test may kill, freeze and restart."""
     folder = tmp_path / "own-postgres"
     shutil.copytree(postgres_template, folder)
-    own = OwnPostgres(lambda port: start_postgres(folder, port))
-    run(own.start())
-    yield own
-    run(own.kill())
+    with OwnPostgres.started(lambda port: start_postgres(folder, port)) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")
@@ -97,26 +96,22 @@ def redis_url(valkey_server: Valkey) -> str:
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
     """A Valkey with an append-only file that the test may kill, freeze and restart."""
-    own = OwnValkey(lambda port: start_valkey(tmp_path / "own-valkey", port))
-    run(own.start())
-    yield own
-    run(own.kill())
+    with OwnValkey.started(lambda port: start_valkey(tmp_path / "own-valkey", port)) as own:
+        yield own
 
 
 @pytest.fixture
 def sentinel_trio(tmp_path: Path) -> Iterator[SentinelTrio]:
     """A primary, two replicas and three sentinels of the test's own."""
-    trio = run(start_sentinel_trio(tmp_path / "sentinel"))
-    yield trio
-    run(trio.kill())
+    with redis_topologies.sentinel_trio(tmp_path / "sentinel") as trio:
+        yield trio
 
 
 @pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three primaries for the session; what a test writes stays, so take keys of your own."""
-    cluster = run(start_cluster(tmp_path_factory.mktemp("cluster")))
-    yield cluster
-    run(cluster.kill())
+    with redis_topologies.cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

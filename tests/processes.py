@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import httpx2
 
 from service.db.pool import one_connection
 from service.embedded.folder import StateFolder
-from service.embedded.ports import HOST, answers, free_port, start_on
+from service.embedded.ports import HOST, answers
 from service.embedded.processes import Child, Command
 from service.keys import issuing
 from service.keys.store import SCOPES
+from tests.ports import reserved_port
 from tests.upstream import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
@@ -43,30 +44,25 @@ class NodeProcess:
     Both belong to the event loop of a test, inside `clients()`; the process itself outlives it.
     """
 
-    def __init__(self, folder: StateFolder, name: str, **settings: Any) -> None:
-        """`settings` are the node's, by their lower-case names."""
+    def __init__(self, folder: StateFolder, name: str, ports: tuple[int, int], **settings: Any) -> None:
+        """`ports` are the public and the private one; `settings` are the node's, by their lower-case names."""
         self.name, self.key = name, ""
         self._folder, self._settings = (
             folder,
             {**SETTINGS, "node_name": name, "usage_spool_dir": folder.path / "spool", **settings},
         )
-        self._private_port = 0
-        self.url = ""
+        self._port, self._private_port = ports
+        self.url = f"http://{HOST}:{self._port}"
         self.http: httpx2.AsyncClient
         self.private: httpx2.AsyncClient
         self._child: Child
 
     async def start(self) -> None:
-        """Start on free ports, and return once it answers."""
-        await start_on(self.name, 0, self._start_on)
-
-    async def _start_on(self, port: int) -> None:
-        self._private_port = free_port()
-        values = {**self._settings, "port": port, "private_port": self._private_port}
+        """Return once it answers."""
+        values = {**self._settings, "port": self._port, "private_port": self._private_port}
         environment = [f"{name.upper()}={value}" for name, value in values.items()]
         argv = ["/usr/bin/env", *environment, sys.executable, "-m", "service", "serve"]
         self._child = Child(self._folder, self.name, Command(argv, cwd=ROOT))
-        self.url = f"http://{HOST}:{port}"
         try:
             await self._child.ready(lambda: answers(self._private_port, READY, b" 200 "), READY_S)
         except BaseException:
@@ -140,10 +136,15 @@ class Fleet:
         self.urls = {"database_url": database_url, "redis_url": redis_urls[0]}
         provider = {"base_url": model_url or f"http://{HOST}:9/v1", "models": {name: {} for name in SCRIPTS}}
         shared = {"database_url": database_url, "providers": json.dumps({"scripted": provider})}
-        state = StateFolder.open(folder)
+        state, self._ports = StateFolder.open(folder), ExitStack()
         self.nodes = [
-            NodeProcess(state, f"node-{number}", redis_url=url, **shared) for number, url in enumerate(redis_urls, 1)
+            NodeProcess(state, f"node-{number}", (self._port(), self._port()), redis_url=url, **shared)
+            for number, url in enumerate(redis_urls, 1)
         ]
+
+    def _port(self) -> int:
+        """The fleet's until kill()."""
+        return self._ports.enter_context(reserved_port())
 
     async def start(self) -> None:
         """Make the administrator, then start all nodes at once."""
@@ -158,6 +159,7 @@ class Fleet:
 
     async def kill(self) -> None:
         await asyncio.gather(*(node.kill() for node in self.nodes))
+        self._ports.close()
 
     async def user(self, name: str) -> tuple[str, str]:
         """A new user's id and key."""

@@ -1,15 +1,18 @@
 """A Sentinel trio and a cluster of three, on real Valkey servers that share one password and one state folder."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis.asyncio import Redis
 
 from service.embedded.folder import StateFolder
-from service.embedded.ports import HOST, free_port
+from service.embedded.ports import HOST
 from service.embedded.valkey import VOLATILE, Valkey, start_valkey
+from tests.ports import reserved_port
+from tests.servers import run
 
 SERVICE = "atp"
 LAST_SLOT = 16383
@@ -54,16 +57,39 @@ class Cluster:
         await kill_all(self.nodes)
 
 
-async def start_sentinel_trio(state_dir: Path) -> SentinelTrio:
+@contextmanager
+def sentinel_trio(state_dir: Path) -> Iterator[SentinelTrio]:
     """One primary, two replicas in step with it, three sentinels that know each other and them."""
+    with reserved_ports(6) as ports:
+        trio = run(start_sentinel_trio(state_dir, ports))
+        yield trio
+        run(trio.kill())
+
+
+@contextmanager
+def cluster(state_dir: Path) -> Iterator[Cluster]:
+    """Three primaries that know each other."""
+    with reserved_ports(6) as ports:
+        started = run(start_cluster(state_dir, ports[:3], ports[3:]))
+        yield started
+        run(started.kill())
+
+
+@contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(reserved_port()) for _ in range(count)]
+
+
+async def start_sentinel_trio(state_dir: Path, ports: list[int]) -> SentinelTrio:
     auth = {"primaryauth": StateFolder.open(state_dir).secret("valkey"), "repl-diskless-sync-delay": "0"}
-    primary = await start_valkey(state_dir, settings={**VOLATILE, **auth}, name="primary")
+    primary = await start_valkey(state_dir, ports[0], settings={**VOLATILE, **auth}, name="primary")
     following = {**VOLATILE, **auth, "replicaof": f"{HOST} {primary.port}"}
-    replicas = [await start_valkey(state_dir, settings=following, name=f"replica-{n}") for n in (1, 2)]
+    replicas = [await start_valkey(state_dir, ports[n], settings=following, name=f"replica-{n}") for n in (1, 2)]
     await until_info(primary, "replication", {"connected_slaves": 2})
     watching = sentinel_settings(primary)
     sentinels = [
-        await start_valkey(state_dir, settings=watching, arguments=("--sentinel",), name=f"sentinel-{n}")
+        await start_valkey(state_dir, ports[2 + n], settings=watching, arguments=("--sentinel",), name=f"sentinel-{n}")
         for n in (1, 2, 3)
     ]
     for sentinel in sentinels:
@@ -81,30 +107,27 @@ def sentinel_settings(primary: Valkey) -> dict[str, str]:
     }
 
 
-async def start_cluster(state_dir: Path) -> Cluster:
-    nodes = [await start_valkey(state_dir, settings=cluster_settings(), name=f"node-{n}") for n in (1, 2, 3)]
+async def start_cluster(state_dir: Path, ports: list[int], bus_ports: list[int]) -> Cluster:
+    nodes = [
+        await start_valkey(state_dir, port, settings=cluster_settings(bus_port), name=f"node-{port}")
+        for port, bus_port in zip(ports, bus_ports, strict=True)
+    ]
     bounds = [0, 5461, 10923, LAST_SLOT + 1]
     for epoch, node in enumerate(nodes, start=1):
         async with client(node) as one:
             await one.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
             await one.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[epoch - 1], bounds[epoch] - 1)
     async with client(nodes[0]) as first:
-        for node in nodes[1:]:
-            bus_port = await cluster_port(node)
+        for node, bus_port in zip(nodes[1:], bus_ports[1:], strict=True):
             await first.execute_command("CLUSTER", "MEET", HOST, node.port, bus_port)
     for node in nodes:
         await until_cluster(node)
     return Cluster(nodes)
 
 
-def cluster_settings() -> dict[str, str]:
+def cluster_settings(bus_port: int) -> dict[str, str]:
     # By default the bus has the port + 10,000, which for our high free ports lies beyond 65,535.
-    return {**VOLATILE, "cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "2000"}
-
-
-async def cluster_port(node: Valkey) -> int:
-    async with client(node) as one:
-        return int((await one.config_get("cluster-port"))["cluster-port"])
+    return {**VOLATILE, "cluster-enabled": "yes", "cluster-port": str(bus_port), "cluster-node-timeout": "2000"}
 
 
 async def until_cluster(node: Valkey) -> None:

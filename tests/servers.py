@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Self, TypeVar
 
 import psutil
 
 from service.embedded.postgres import Postgres
 from service.embedded.valkey import Valkey
+from tests.ports import reserved_port
 
 T = TypeVar("T")
 S = TypeVar("S", Postgres, Valkey)
@@ -24,14 +26,24 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 class OwnServer(Generic[S]):
-    """A server of one test's own; it comes back on the same port with the same data."""
+    """A server of one test's own; it comes back on the same port, which nobody takes meanwhile, with the same data."""
 
-    def __init__(self, start: Callable[[int], Awaitable[S]]) -> None:
-        self._start = start
+    def __init__(self, start: Callable[[int], Awaitable[S]], port: int) -> None:
+        self._start, self._port = start, port
         self.server: S
 
+    @classmethod
+    @contextmanager
+    def started(cls, start: Callable[[int], Awaitable[S]]) -> Iterator[Self]:
+        """`start` is given the port."""
+        with reserved_port() as port:
+            own = cls(start, port)
+            run(own.start())
+            yield own
+            run(own.kill())
+
     async def start(self) -> None:
-        self.server = await self._start(0)
+        self.server = await self._start(self._port)
 
     async def kill(self) -> None:
         """As `kill -9` of all its processes."""
@@ -43,7 +55,7 @@ class OwnServer(Generic[S]):
 
     async def restart(self) -> None:
         """Bring it back after kill() or stop()."""
-        self.server = await self._start(self.server.port)
+        await self.start()
 
     def freeze(self) -> None:
         """Connections stay open and the address accepts more, but nothing is answered."""

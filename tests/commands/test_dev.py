@@ -18,6 +18,7 @@ import psutil
 
 from service.embedded.llm import Llm
 from tests.commands.running import ROOT, atp, environment
+from tests.ports import reserved_port
 
 
 class Dev:
@@ -41,33 +42,26 @@ class Dev:
         return not alive
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 @contextmanager
 def dev(state_dir: Path, **settings: Any) -> Iterator[Dev]:
-    port, private_port = free_ports()
-    variables = environment(state_dir=state_dir, port=port, private_port=private_port, **settings)
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "dev"],
-        env=variables,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    try:
-        yield Dev(process, until_banner(process.stdout), time.monotonic() - started)
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait(10)
+    with reserved_port() as port, reserved_port() as private_port:
+        variables = environment(state_dir=state_dir, port=port, private_port=private_port, **settings)
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "dev"],
+            env=variables,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        try:
+            yield Dev(process, until_banner(process.stdout), time.monotonic() - started)
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait(10)
 
 
 def until_banner(output: IO[str]) -> str:
@@ -122,18 +116,18 @@ def test_a_part_that_dies_is_said(tmp_path: Path) -> None:
 
 
 def test_kill_9_of_make_ends_what_it_started(tmp_path: Path) -> None:
-    port, private_port = free_ports()
-    script = f"{sys.executable} -m service dev; true"  # the shell stays the parent, as make does
-    variables = environment(state_dir=tmp_path / "state", port=port, private_port=private_port, makelevel=1)
-    make = subprocess.Popen(["/bin/sh", "-c", script], env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert make.stdout
-    until_banner(make.stdout)
-    children = psutil.Process(make.pid).children(recursive=True)
-    make.kill()
-    make.wait(10)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    make.stdout.close()
-    assert not alive
+    with reserved_port() as port, reserved_port() as private_port:
+        script = f"{sys.executable} -m service dev; true"  # the shell stays the parent, as make does
+        variables = environment(state_dir=tmp_path / "state", port=port, private_port=private_port, makelevel=1)
+        make = subprocess.Popen(["/bin/sh", "-c", script], env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert make.stdout
+        until_banner(make.stdout)
+        children = psutil.Process(make.pid).children(recursive=True)
+        make.kill()
+        make.wait(10)
+        _, alive = psutil.wait_procs(children, timeout=10)
+        make.stdout.close()
+        assert not alive
 
 
 def test_a_taken_port_is_one_line_with_the_way_out(tmp_path: Path) -> None:

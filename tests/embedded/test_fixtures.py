@@ -1,6 +1,10 @@
+import socket
+
 import psycopg
+import pytest
 import redis
 
+from tests.ports import reserve, reserved_port, reserved_row
 from tests.servers import OwnPostgres, OwnValkey
 
 
@@ -54,3 +58,26 @@ async def test_a_frozen_valkey_answers_again_once_thawed(own_valkey: OwnValkey) 
             pass
         own_valkey.thaw()
         assert client.ping() is True
+
+
+def test_a_reserved_port_refuses_until_the_server_that_names_it_listens_and_again_after() -> None:
+    with reserved_port() as port:
+        for _ in range(2):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=1)
+            with socket.create_server(("127.0.0.1", port)):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+
+
+def test_a_port_can_be_reserved_once_at_a_time() -> None:
+    with reserved_port() as port, socket.socket() as other, pytest.raises(OSError, match="in use"):
+        reserve(other, port)
+
+
+def test_reserved_ports_in_a_row_follow_each_other() -> None:
+    with reserved_row(3) as first:
+        for port in range(first, first + 3):
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                reserve(other, port)
+            with socket.create_server(("127.0.0.1", port)):
+                pass

@@ -17,10 +17,8 @@ from tests.upstream import Upstream
 def fleet_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnValkey]:
     """The shared fleet's Redis; one that is started again is empty."""
     folder = tmp_path_factory.mktemp("fleet-valkey")
-    own = OwnValkey(lambda port: start_valkey(folder, port, settings=VOLATILE))
-    run(own.start())
-    yield own
-    run(own.kill())
+    with OwnValkey.started(lambda port: start_valkey(folder, port, settings=VOLATILE)) as own:
+        yield own
 
 
 @pytest.fixture(scope="package")

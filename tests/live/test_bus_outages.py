@@ -14,7 +14,7 @@ from service.live.bus_redis import STREAM
 from service.live.messages import encode
 from tests.live.bus_nodes import BusNodes, push, write
 from tests.live.proxy import Proxy, proxied
-from tests.servers import OwnValkey, run
+from tests.servers import OwnValkey
 from tests.waiting import eventually
 
 
@@ -33,10 +33,8 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def forgetful_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
     """A Valkey that comes back empty after kill()."""
-    own = OwnValkey(lambda port: start_valkey(tmp_path / "forgetful", port, settings=VOLATILE))
-    run(own.start())
-    yield own
-    run(own.kill())
+    with OwnValkey.started(lambda port: start_valkey(tmp_path / "forgetful", port, settings=VOLATILE)) as own:
+        yield own
 
 
 @pytest.mark.parametrize("fault", ["cut", "stalled", "unanswered"])

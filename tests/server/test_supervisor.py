@@ -1,7 +1,6 @@
 """The supervisor with real processes: killed, drained, orphaned, replaced."""
 
 import os
-import random
 import select
 import signal
 import socket
@@ -14,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from tests.server.slow_clients import GET, HOST, connect, is_listening, response, until
+from tests.ports import reserved_row
+from tests.server.slow_clients import GET, HOST, connect, response, until
 
 CHILD = """
 import asyncio, os, sys
@@ -51,14 +51,6 @@ try:
 except PortTaken as error:
     sys.exit(str(error))
 """
-
-
-def free_ports() -> tuple[int, int]:
-    """A public port and the first of two private ones, below those that the kernel gives to clients."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        if not any(is_listening(port + i) for i in range(3)):
-            return port, port + 1
 
 
 def pid_serving(port: int) -> int:
@@ -112,15 +104,15 @@ class Fleet:
 
 @contextmanager
 def fleet(stop_s: float = 30) -> Iterator[Fleet]:
-    port, private_port = free_ports()
-    command = [sys.executable, "-W", "error", "-c", PARENT, str(port), str(private_port), str(stop_s), CHILD]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
-        running = Fleet(parent, port, private_port)
-        try:
-            assert until(lambda: all(running.pids()), 10)
-            yield running
-        finally:
-            parent.kill()
+    with reserved_row(3) as port:  # the public one, and a private one for each process
+        command = [sys.executable, "-W", "error", "-c", PARENT, str(port), str(port + 1), str(stop_s), CHILD]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+            running = Fleet(parent, port, port + 1)
+            try:
+                assert until(lambda: all(running.pids()), 10)
+                yield running
+            finally:
+                parent.kill()
 
 
 def is_gone(pid: int) -> bool:
