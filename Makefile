@@ -1,5 +1,7 @@
 # Every target a newcomer needs; `make help` lists them.
 PYTHON ?= python3
+# Test processes side by side, each with servers of its own; 0 is none but pytest itself.
+WORKERS ?= 2
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 
@@ -19,7 +21,7 @@ run: $(RUN) ## Start ATP with real embedded PostgreSQL, Valkey and a small LLM; 
 	@exec .venv/bin/python -m service dev
 
 test: $(DEV) tools ## Run the whole suite against real servers
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(DEV) ## Lint, format check and types (no server is started)
 	.venv/bin/ruff check .
