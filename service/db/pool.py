@@ -141,6 +141,9 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._watch:
             await end(self._watch)
+            # Its last traceback leads back to us: a circle that kept a half-open connection until the next collection,
+            # and PostgreSQL waits with a DROP DATABASE, any, for one that is still logging in, up to a minute.
+            self._watch = None
         await self._pool.close(timeout=2)
 
     async def execute(self, operation: str, sql: str, parameters: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """The pool through outages: bounded waits, and a server that is back is used at once."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -122,3 +123,25 @@ async def test_a_full_pool_says_so_in_time(database_url: str, open_database: Cal
     await asyncio.sleep(0.1)
     assert await one(db) == (1,)
     await asyncio.gather(*holders)
+
+
+async def test_closed_while_it_connects_it_leaves_no_connection_to_the_collector() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await reader.read()  # to the end
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        settings = load(database_url=f"postgresql://a@127.0.0.1:{port}/a?sslmode=disable")
+        only_the_watch = settings.model_copy(update={"db_pool_size": 0})
+        gc.disable()
+        try:
+            async with Database(only_the_watch, Metrics()):
+                await begun.wait()
+            await eventually(ended.is_set)
+        finally:
+            gc.enable()
