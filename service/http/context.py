@@ -4,6 +4,7 @@ import functools
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import AtpError
 from service.http.problems import answer_for
+from service.telemetry.logging import RequestLine
 from service.telemetry.metrics import Metrics
 from service.telemetry.sentry import ErrorReporter
 
@@ -34,7 +36,7 @@ class Observers:
     metrics: Metrics
     tracer: Tracer
     reporter: ErrorReporter
-    access_log_sample: float = 1.0
+    access_log: Callable[[RequestLine], None] = lambda line: None
 
 
 class Exchange:
@@ -65,7 +67,6 @@ class Context:
 
     def __init__(self, app: ASGIApp, observers: Observers) -> None:
         self._app, self._observers = app, observers
-        self._log = structlog.get_logger().bind()  # bound once: the module's logger is bound anew at every line
         # Looking a child up costs more than observing with it; the label sets are few (methods x routes x statuses).
         self._durations = functools.lru_cache(2048)(observers.metrics.http_duration.labels)
 
@@ -107,15 +108,13 @@ class Context:
     def _observe(self, exchange: Exchange) -> None:
         duration_s = time.perf_counter() - exchange.started
         status, route, span = exchange.status or CLIENT_CLOSED, exchange.route, exchange.span
-        exemplar = None
+        trace_id, exemplar = span.get_span_context().trace_id, None
         if span.is_recording():
-            exemplar = {"trace_id": format(span.get_span_context().trace_id, "032x")}
+            exemplar = {"trace_id": format(trace_id, "032x")}
             end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
         self._durations(exchange.method, route, str(status)).observe(duration_s, exemplar)
-        if status >= 400 or random.random() < self._observers.access_log_sample:  # noqa: S311 - sampling
-            self._log.info(
-                "request", method=exchange.method, route=route, status=status, duration_s=round(duration_s, 6)
-            )
+        line = RequestLine(exchange.request_id, trace_id, exchange.method, route, status, duration_s)
+        self._observers.access_log(line)
 
 
 def end_span(span: Span, method: str, route: str, status: int, key_prefix: str | None) -> None:
