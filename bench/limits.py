@@ -3,12 +3,14 @@
 1. The limiter's own calls in a process on core 0 (`bench/limiter_load.py`) beside those of the `limits` library, a
    Valkey of their own on core 1.
 2. Over-admission: four nodes on core 0 with one limit, and one key that asks at twice that rate, evenly, each node in
-   its turn. What counts is the most that was admitted within any window's length, by the time of the answer.
+   its turn. What counts: how many were admitted in all, and the most that were asked and answered within any window's
+   length, so certainly admitted in it. By the time of the answers alone a late one would count as a second window's.
 """
 
 import asyncio
 import sys
 import time
+from bisect import bisect_right
 from contextlib import AsyncExitStack
 
 from bench.load import body_bytes, request
@@ -21,6 +23,8 @@ NODES, LIMIT, WINDOW_S = 4, 400, 1.0
 TIMES = 2  # the limit
 WINDOWS = 8
 ANSWER_S = 10.0
+
+Asked = tuple[float, float]  # when a request was sent, and when it was answered
 
 
 async def measure(round_: Round) -> Figures:
@@ -40,28 +44,28 @@ async def over_admission(nodes: list[Server], question: str) -> Figures:
     """Asked by so many connections that a late answer puts off no other question."""
     every_s = WINDOW_S / (LIMIT * TIMES)
     askers = NODES * 8
-    admitted: list[float] = []
-    refused: list[float] = []
+    admitted: list[Asked] = []
     began = time.monotonic() + 0.5
     async with asyncio.TaskGroup() as group:
         for number in range(askers):
             due = [began + every_s * turn for turn in range(number, int(LIMIT * TIMES * WINDOWS), askers)]
-            group.create_task(ask(nodes[number % NODES], question, due, admitted, refused))
+            group.create_task(ask(nodes[number % NODES], question, due, admitted))
     most = most_within(sorted(admitted), WINDOW_S)
     return {
-        "most_in_window": most,
-        "over_percent": 100 * max(0, most - LIMIT) / LIMIT,
         "admitted": len(admitted),
-        "refused": len(refused),
+        "over_percent": 100 * max(0.0, len(admitted) / (LIMIT * WINDOWS) - 1),
+        "most_in_window": most,
+        "window_over_percent": 100 * max(0.0, most / LIMIT - 1),
     }
 
 
-async def ask(node: Server, question: str, due: list[float], admitted: list[float], refused: list[float]) -> None:
-    """At these moments of the monotonic clock; takes the time of each answer by what it was."""
+async def ask(node: Server, question: str, due: list[float], admitted: list[Asked]) -> None:
+    """At these moments of the monotonic clock."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     try:
         for moment in due:
             await asyncio.sleep(max(0.0, moment - time.monotonic()))
+            asked_at = time.monotonic()
             writer.write(question.encode())
             async with asyncio.timeout(ANSWER_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -69,29 +73,30 @@ async def ask(node: Server, question: str, due: list[float], admitted: list[floa
             status = head.split(b" ", 2)[1]
             if status not in (b"200", b"429"):
                 raise RuntimeError(head.decode())
-            (admitted if status == b"200" else refused).append(time.monotonic())
+            if status == b"200":
+                admitted.append((asked_at, time.monotonic()))
     finally:
         writer.close()
 
 
-def most_within(moments: list[float], length_s: float) -> int:
-    """The most of the sorted moments that lie in a span shorter than this."""
-    most = first = 0
-    for last, moment in enumerate(moments):
-        while moments[first] <= moment - length_s:
-            first += 1
-        most = max(most, last - first + 1)
+def most_within(asked: list[Asked], length_s: float) -> int:
+    """The most that lie whole in a span of this length; sorted."""
+    sent = [moment for moment, _ in asked]
+    most = 0
+    for first, begins in enumerate(sent):
+        ends = begins + length_s
+        most = max(most, sum(answered <= ends for _, answered in asked[first : bisect_right(sent, ends)]))
     return most
 
 
 THEIRS = "limits 5.8 on the same Redis"
 CALLERS = (1, 16)
 COSTS = (("checks_s", "checks/s"), ("cpu_us", "CPU us a check"), ("p99_us", "p99 us"))
-HELD = Line(
-    f"{NODES} nodes asked for {TIMES}x a limit of {LIMIT} a second, over-admission %",
-    "over_percent",
-    shown="{:.1f}",
-    reach=Reach("<= 2 %", lambda percent: percent <= 2),
+ASKED = f"{NODES} nodes asked for {TIMES}x a limit of {LIMIT} a second"
+HOLDS = Reach("<= 2 %", lambda percent: percent <= 2)
+HELD = (
+    Line(f"{ASKED}, over-admission in {WINDOWS} s, %", "over_percent", shown="{:.1f}", reach=HOLDS),
+    Line(f"{ASKED}, over-admission in any second, %", "window_over_percent", shown="{:.1f}", reach=HOLDS),
 )
 
 

@@ -57,8 +57,8 @@ METHOD = """
 - **cached**: the same question, which every server has answered before; ATP's row is on disk before each answer, its
   span is exported. The bare server reads the same body and returns the same bytes. LiteLLM has its Redis cache on.
 - **limits**: the limiter's own calls from a process on core 0, a Valkey on core 1; the `limits` library does what an
-  answer with headers needs, `hit` and `get_window_stats`. Over-admission: one key, asked evenly, a node at a time; what
-  counts is the most that was answered with 200 within any second, by the client's clock.
+  answer with headers needs, `hit` and `get_window_stats`. Over-admission: one key, asked evenly, a node at a time;
+  in any second counts what was asked and answered within it, so certainly admitted in it.
 - **ledger**: the ledger's own calls from a process on core 0, PostgreSQL with fsync on core 1; "rows without sums" is
   the same insert without the hourly and daily sums.
 - **usage**: rows are real at every size, a hundred users over 13 months. The one user has the same 3,000 rows at every

@@ -4,7 +4,7 @@ One user, who is asked about, has the same rows at every size, all of the last m
 others' rows are many? The reports about everybody show what it costs when everybody has used more.
 
 Rows are made by SQL and summed as the ledger would have; api_usage has no index here, because no report reads it.
-`Reports` is asked on core 1 beside PostgreSQL.
+`Reports` is asked on core 1 beside PostgreSQL, with the collector set as a node sets it.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from bench.load import summary
 from bench.machine import quiet
 from bench.scenario import Figures, Line, Reach, Round, Scenario
 from service.db.pool import Database
+from service.serving import tune_interpreter
 from service.settings import load
 from service.telemetry.metrics import Metrics
 from service.usage.reports import Question, Reports
@@ -113,6 +114,7 @@ def fill(dsn: str, rows: int, own: bool) -> None:
 
 
 async def ask(dsn: str) -> Figures:
+    tune_interpreter()
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     figures: Figures = {}
     async with Database(load(database_url=dsn, db_pool_size=1, db_timeout=20), Metrics()) as db:
