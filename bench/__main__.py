@@ -29,19 +29,21 @@ def options() -> argparse.Namespace:
     return parsed
 
 
-async def run(chosen: Sequence[Scenario], rounds: int, seconds: float) -> dict[str, list[Figures]]:
-    """The figures of each round, by scenario."""
-    results: dict[str, list[Figures]] = {scenario.name: [] for scenario in chosen}
+async def run(chosen: Sequence[Scenario], rounds: int, seconds: float, keep: bool) -> dict[str, list[Figures]]:
+    """The figures of each round, by scenario; with `keep` they are stored as they come, so that none is lost."""
+    results: dict[str, list[Figures]] = {}
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C: every server is stopped
     async with open_stage() as stage:
-        for number in range(rounds):
-            for scenario in (each for each in chosen if not (number and each.once)):
-                so_far = results[scenario.name]
+        for number in range(1, rounds + 1):
+            for scenario in (each for each in chosen if number == rounds or not each.once):
+                so_far = results.setdefault(scenario.name, [])
                 so_far.append(await scenario.measure(Round(stage, seconds, tuple(so_far))))
                 shown = {key: round(value, 3) for key, value in so_far[-1].items()}
-                print(f"bench: round {number + 1} {scenario.name} {json.dumps(shown)}", file=sys.stderr, flush=True)
+                print(f"bench: round {number} {scenario.name} {json.dumps(shown)}", file=sys.stderr, flush=True)
+                if keep:
+                    store(results)
     return results
 
 
@@ -50,10 +52,10 @@ def main() -> None:
     known = scenarios(chosen_options.quick)
     chosen = [s for s in known if not chosen_options.only or s.name in chosen_options.only]
     seconds = QUICK_S if chosen_options.quick else USUAL_S
-    results = asyncio.run(run(chosen, chosen_options.rounds, seconds))
+    keep = not chosen_options.quick
+    results = asyncio.run(run(chosen, chosen_options.rounds, seconds, keep))
     print(table(chosen, results))
-    if not chosen_options.quick:
-        store(results)
+    if keep:
         write(known)
 
 

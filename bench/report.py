@@ -62,7 +62,7 @@ METHOD = """
 - **ledger**: the ledger's own calls from a process on core 0, PostgreSQL with fsync on core 1; "rows without sums" is
   the same insert without the hourly and daily sums.
 - **usage**: rows are real at every size, a hundred users over 13 months. The one user has the same 3,000 rows at every
-  size: what is shown is what others' rows cost him. Filled once, in the first round, and each question asked 150 times.
+  size: what is shown is what others' rows cost him. Filled once, in the last round, and each question asked 150 times.
 - LiteLLM proxy runs in a venv of its own, one worker, one model, a master key, telemetry off.
 - `server CPU` is the kernel's own count of the server's time per answer: neighbours hardly move it.
 - The generator answers for itself: against the scripted model it does above 40,000 req/s, and in no measurement did it

@@ -39,7 +39,7 @@ class Line:
 class Scenario:
     """`measure` is one round: it starts its servers one at a time on the server's core, and returns its figures.
 
-    `once`: measured in the first round only, where making what is measured takes minutes.
+    `once`: measured in the last round only: what takes minutes to make, and leaves the disk busy.
     """
 
     name: str
