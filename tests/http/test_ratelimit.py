@@ -249,7 +249,8 @@ async def test_while_redis_is_away_the_first_refused_key_shuts_its_address_to_ke
         guess = await get(node, token.mint().text, **one)
         assert (guess.status_code, limits_of(guess)[0]) == (401, '"auth";q=1;w=60;atp-degraded')
         shut = await get(node, fresh[1], **one)
-        assert (shut.status_code, shut.json()["policy"], shut.headers["retry-after"]) == (429, "auth", "60")
+        assert (shut.status_code, shut.json()["policy"]) == (429, "auth")
+        assert shut.headers["retry-after"] in ("60", "61")  # a millisecond more than a minute is 61 whole seconds
         assert [(await get(node, key, **one)).status_code for key in (known, fresh[0])] == [200, 200]
         assert (await get(node, fresh[2], **two)).status_code == 200
         await own_valkey.restart()
