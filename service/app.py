@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
-from service.http.application import Application
 from service.http.context import Context, Observers
 from service.http.handshake import SocketEndpoint
 from service.http.operation import Operation, route
@@ -105,7 +105,13 @@ def public_app(
     observers: Observers,
 ) -> Starlette:
     """What the public port serves. What is not in the table is 404, the private port's paths too."""
-    table = Table(
+    app = Starlette(
+        middleware=[
+            Middleware(Context, observers),  # request id, span, metrics, access log, unforeseen errors
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.router = Table(
         routes=[
             Route("/healthz", healthz),
             WebSocketRoute("/ws/session", session),
@@ -113,8 +119,7 @@ def public_app(
             *(route(operation, gate) for operation in operations),
         ]
     )
-    # Context is outermost: request id, span, metrics, access log, unforeseen errors.
-    return Application(Context, observers, table=table, exception_handlers=EXCEPTION_HANDLERS)
+    return app
 
 
 def private_app(private: PrivateRoutes) -> Starlette:

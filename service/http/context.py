@@ -67,8 +67,6 @@ class Context:
 
     def __init__(self, app: ASGIApp, observers: Observers) -> None:
         self._app, self._observers = app, observers
-        self._active = 0
-        observers.metrics.http_active.set_function(lambda: self._active)
         # Looking a child up costs more than observing with it; the label sets are few (methods x routes x statuses).
         self._durations = functools.lru_cache(2048)(observers.metrics.http_duration.labels)
 
@@ -83,11 +81,8 @@ class Context:
         # hypercorn gives every request a task of its own, so neither needs undoing.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         otel_context.attach(set_span_in_context(exchange.span))
-        self._active += 1
-        try:
+        with self._observers.metrics.http_active.track_inprogress():
             await self._answer(exchange, receive)
-        finally:
-            self._active -= 1
 
     def _start_span(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Span:
         context = parent_context(headers)
