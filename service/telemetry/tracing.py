@@ -45,10 +45,10 @@ class Tracing:
 
 
 def otlp_exporter(settings: Settings) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from service.telemetry.otlp import Exporter
 
     url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
-    return OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
+    return Exporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
 
 
 def provider(settings: Settings, version: str) -> TracerProvider:
