@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from starlette.types import Scope
 
 from service.errors import SettingsError
+from service.keys.block_table import unmapped
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -22,11 +23,14 @@ KNOWN_CALLERS, KNOWN_BYTES = 4096, 256
 
 
 def networks(names: Sequence[str]) -> list[Network]:
-    """The networks of TRUSTED_PROXIES, `10.0.0.0/8` or a single address; raises SettingsError, a line per fault."""
+    """The networks of TRUSTED_PROXIES, `10.0.0.0/8` or a single address; raises SettingsError, a line per fault.
+
+    IPv4 written as IPv6 becomes IPv4, as addresses do.
+    """
     found, faults = [], []
     for name in names:
         try:
-            found.append(ipaddress.ip_network(name))
+            found.append(unmapped(ipaddress.ip_network(name)))
         except ValueError as error:
             faults.append(f"TRUSTED_PROXIES: {error}")
     if faults:

@@ -42,6 +42,10 @@ def test_the_client_is_the_right_most_address_that_is_not_trusted(peer: str, for
     assert client_address(scope(peer, *forwarded), TRUSTED) == client
 
 
+def test_a_proxys_ipv4_written_as_ipv6_is_trusted_all_the_same() -> None:
+    assert networks(["::ffff:10.0.0.0/104", "::ffff:192.0.2.1"]) == networks(["10.0.0.0/8", "192.0.2.1"])
+
+
 def test_without_trusted_proxies_the_header_is_not_read() -> None:
     assert client_address(scope("10.0.0.1", "203.0.113.9"), []) == "10.0.0.1"
 
