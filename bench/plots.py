@@ -60,6 +60,17 @@ PLOTS = (
         },
         log=True,
     ),
+    Plot(
+        "usage-report",
+        "A report of usage: p50, ms",
+        "usage",
+        "rows",
+        {
+            "one user of 3,000 rows, 30 days by day and agent": "N_own_days_p50_ms",
+            "the same of all users": "N_all_days_p50_ms",
+        },
+        log=True,
+    ),
 )
 
 
