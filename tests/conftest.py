@@ -90,11 +90,13 @@ def new_database(server: Postgres, template: str) -> Iterator[str]:
 @pytest.fixture
 def own_postgres(postgres_template: Path, in_memory: Path) -> Iterator[OwnPostgres]:
     """A PostgreSQL (fsync on, migrated) that the test may kill, freeze and restart."""
-    folder = in_memory / "own-postgres"
+    folder = in_memory / f"own-postgres-{next(database_numbers)}"
     shutil.copytree(postgres_template, folder)
-    with OwnPostgres.started(lambda port: start_postgres(folder, port)) as own:
-        yield own
-    shutil.rmtree(folder)
+    try:
+        with OwnPostgres.started(lambda port: start_postgres(folder, port)) as own:
+            yield own
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed server's children still write is swept with the rest
 
 
 @pytest.fixture(scope="session")

@@ -33,16 +33,18 @@ def free_port() -> int:
 
 async def start_on(name: str, port: int, start: Callable[[int], Awaitable[T]]) -> T:
     """Start on `port`, or for 0 on a free one (again when another program was quicker); raises PortTaken."""
+    failure: PartFailed | None = None
     for _ in range(1 if port else FREE_PORT_TRIES):
         chosen = port or free_port()
         if not is_free(chosen):
             continue
         try:
             return await start(chosen)
-        except PartFailed:
+        except PartFailed as error:
             if is_free(chosen):
                 raise
-    raise PortTaken(name, chosen)
+            failure = error
+    raise PortTaken(name, chosen) from failure
 
 
 async def answers(port: int, question: bytes, expected: bytes) -> bool:
