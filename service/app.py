@@ -31,6 +31,8 @@ from service.routes.keys import KeyRoutes
 from service.routes.presence import HeartbeatRequest, PresenceRoutes
 from service.routes.session import TicketRoutes
 from service.routes.sessions import ConversationRoutes
+from service.routes.task_requests import BATCH_BYTES, TaskRequest
+from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
 
 
@@ -45,6 +47,7 @@ class Handlers:
     tickets: TicketRoutes
     sessions: ConversationRoutes
     usage: UsageRoutes
+    tasks: TaskRoutes
     admin: AdminRoutes
     admin_cache: AdminCacheRoutes
     blocks: BlockRoutes
@@ -62,6 +65,10 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/v1/models/{model:path}", to.completions.model, "read"),
         Operation("GET", "/api/v1/agents", to.catalogue.list_agents, "read"),
         Operation("GET", "/api/v1/models", to.catalogue.list_models, "read"),
+        Operation("POST", "/api/v1/tasks", to.tasks.submit, "chat", TaskRequest, body_bytes=BATCH_BYTES, policy="chat"),
+        Operation("GET", "/api/v1/tasks", to.tasks.list_tasks, "chat"),
+        Operation("GET", "/api/v1/tasks/{task_id}", to.tasks.read, "chat"),
+        Operation("DELETE", "/api/v1/tasks/{task_id}", to.tasks.cancel, "chat"),
         Operation("GET", "/api/v1/usage", to.usage.report, "read"),
         Operation("POST", "/api/v1/ws-tickets", to.tickets.create, "chat"),
         Operation("POST", "/api/v1/presence/heartbeat", to.presence.heartbeat, "chat", HeartbeatRequest),

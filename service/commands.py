@@ -41,6 +41,13 @@ async def supervised(settings: Settings, processes: int) -> int:
         writer.close()
 
 
+async def worker(arguments: Namespace, settings: Settings) -> int:
+    from service.working import work
+
+    await work(settings, arguments.concurrency or settings.worker_concurrency, arguments.queues or [])
+    return 0
+
+
 async def dev(arguments: Namespace, settings: Settings) -> int:
     from service.embedded.dev import run
 

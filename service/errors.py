@@ -134,6 +134,20 @@ class UpstreamTimeout(UpstreamError):
     status, code, title = 504, "upstream-timeout", "The model server took too long"
 
 
+class DeadlinePassed(AtpError):
+    status, code, title = 504, "deadline-passed", "The task's deadline has passed"
+
+
+class RunTooLong(AtpError):
+    status, code, title = 504, "run-too-long", "The task ran longer than it may"
+
+
+class GivenUp(AtpError):
+    """Every worker that began it died with it, or was stopped by force."""
+
+    status, code, title = 500, "given-up", "The task was begun too often without an end"
+
+
 def last_line(error: BaseException | None) -> str:
     """The last line of a driver's message, where it says the reason; the type's name when it says nothing."""
     lines = str(error).strip().splitlines()

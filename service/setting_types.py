@@ -5,12 +5,15 @@ A complaint never quotes the value: it may be a secret.
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
+
+from service.errors import SettingsError
 
 # What Redis and a 64-bit count hold with room to spare; \d would take every script's digits, $ a last line break.
 RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
@@ -85,3 +88,35 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Months = Annotated[int, Field(ge=1, le=1200)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def read_secret(variable: str, path: Path) -> str:
+    """A secret's file without its trailing newline; raises SettingsError."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: cannot read {path}: {getattr(error, 'strerror', 'not text')}") from None
+
+
+class ModelPrice(BaseModel):
+    """What a model costs, in US dollars per million tokens; 0 when unknown or free."""
+
+    model_config = ConfigDict(extra="forbid")
+    input_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
+    output_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ProviderSettings(BaseModel):
+    """One OpenAI-compatible server and the models asked of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    base_url: Annotated[Url, Field(min_length=1)]
+    api_key: OneLine = SecretStr("")
+    api_key_file: Path | None = None
+    models: Annotated[dict[str, ModelPrice], Field(min_length=1)]
+    # Fields such as {"repeat_penalty": 1.1}, sent with every request to this provider.
+    extra_body: dict[str, Any] = {}
+
+    def key(self) -> str:
+        """The key, from its file if it has one; raises SettingsError when that cannot be read."""
+        return read_secret("PROVIDERS", self.api_key_file) if self.api_key_file else self.api_key.get_secret_value()

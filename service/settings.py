@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,48 +21,17 @@ from service.setting_types import (
     OneLine,
     Port,
     PostgresqlUrl,
+    ProviderSettings,
     Rate,
     Seconds,
     Url,
     Zone,
     blank_is_none,
     from_json,
+    read_secret,
 )
 
-
-class ModelPrice(BaseModel):
-    """What a model costs, in US dollars per million tokens; 0 when unknown or free."""
-
-    model_config = ConfigDict(extra="forbid")
-    input_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
-    output_usd_per_mtok: Annotated[float, Field(ge=0)] = 0.0
-
-
-class ProviderSettings(BaseModel):
-    """One OpenAI-compatible server and the models asked of it."""
-
-    model_config = ConfigDict(extra="forbid")
-    base_url: Annotated[Url, Field(min_length=1)]
-    api_key: OneLine = SecretStr("")
-    api_key_file: Path | None = None
-    models: Annotated[dict[str, ModelPrice], Field(min_length=1)]
-    # Fields such as {"repeat_penalty": 1.1}, sent with every request to this provider.
-    extra_body: dict[str, Any] = {}
-
-    def key(self) -> str:
-        """The key, from its file if it has one; raises SettingsError when that cannot be read."""
-        return read_secret("PROVIDERS", self.api_key_file) if self.api_key_file else self.api_key.get_secret_value()
-
-
 SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn"})
-
-
-def read_secret(variable: str, path: Path) -> str:
-    """A secret's file without its trailing newline; raises SettingsError."""
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{variable}: cannot read {path}: {getattr(error, 'strerror', 'not text')}") from None
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -182,6 +151,27 @@ class Settings(BaseSettings):
     user_session_ttl: Count = Field(86_400, description="Seconds a conversation is kept after its last message")
     session_max_messages: Count = Field(100, description="Messages kept of a conversation; the oldest go first")
     session_max_bytes: Count = Field(262_144, description="Bytes kept of a conversation; the oldest messages go first")
+    tasks_per_user: Count = Field(10_000, description="Tasks a user may have waiting or running; more get 429")
+    task_tries: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="How often a task is begun at the most, when model servers fail or workers die"
+    )
+    task_backoff: Seconds = Field(
+        2.0, description="Seconds before a task is tried again after its first failure; then twice as long each time"
+    )
+    task_timeout: Seconds = Field(600.0, description="Longest run of a task, in seconds")
+    task_result_ttl: Count = Field(604_800, description="Seconds a task is kept after its end, with its result")
+    task_callback_urls: Names = Field(
+        [], description="Where tasks may call back: beginnings of URLs, e.g. https://hooks.example/atp/; empty: nowhere"
+    )
+    node_tasks: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="Tasks that a node runs itself at the same time, as `atp dev` does; 0: workers run them all"
+    )
+    worker_concurrency: Count = Field(8, description="Tasks a worker runs at the same time")
+    worker_drain: Seconds = Field(20.0, description="Seconds a worker that stops waits for its tasks to end")
+    worker_dead_after: Seconds = Field(
+        15.0, description="Seconds without a sign of life after which a worker's tasks are given to others"
+    )
+
     sessions_per_user: Count = Field(1000, description="Conversations kept of a user; those silent longest go first")
 
     openai_base_url: Url = Field("https://api.openai.com/v1", description="OpenAI-compatible server of the models")

@@ -142,6 +142,8 @@ class Targets:
             "GET /v1/models/{model}": lambda: {"model": "agent:reasoning"},
             "GET /api/v1/sessions/{session_id}": self.session,
             "DELETE /api/v1/sessions/{session_id}": self.session,
+            "GET /api/v1/tasks/{task_id}": self.task,
+            "DELETE /api/v1/tasks/{task_id}": self.task,
             "DELETE /api/v1/keys/{key_prefix}": self.key,
             "POST /api/v1/keys/{key_prefix}/rotate": self.key,
             "DELETE /api/admin/users/{user_id}/block": lambda: {"user_id": self.block()["subject"]},
@@ -173,6 +175,10 @@ class Targets:
         who = {"kind": "user", "subject": f"target-{next(self._made)}"}
         self._post("/api/admin/blocks", {**who, "for_s": 60})
         return who
+
+    def task(self) -> dict[str, str]:
+        made = self._post("/api/v1/tasks", {"agent": "reasoning", "task": "Hello", "model": "good"})
+        return {"task_id": made["ids"][0]}
 
     def session(self) -> dict[str, str]:
         session_id = f"target-{next(self._made)}"

@@ -28,6 +28,7 @@ class Upstream:
     headers: list[dict[str, str]] = field(default_factory=list)
     open: int = 0
     ended_early: int = 0
+    to_fail: int = 0  # so many calls of the model `recovers` it refuses yet
 
     @property
     def base_url(self) -> str:
@@ -38,9 +39,11 @@ SCRIPTS = (
     "good",
     "no-usage",
     "slow",
+    "recovers",
     "silent",
     "refuses",
     "overloaded",
+    "too-long",
     "garbage",
     "empty",
     "dies",
@@ -70,8 +73,11 @@ async def answer(state: Upstream, reader: asyncio.StreamReader, writer: asyncio.
     state.headers.append(headers)
     state.bodies.append(body)
     state.open += 1
+    script = body["model"]
+    if script == "recovers" and state.to_fail:
+        state.to_fail, script = state.to_fail - 1, "overloaded"
     try:
-        await play(reader, writer, body["model"], body.get("stream", False))
+        await play(reader, writer, script, body.get("stream", False))
     except (ConnectionError, Gone):
         state.ended_early += 1
         writer.close()
@@ -103,6 +109,8 @@ async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scrip
             await reply(writer, b"", "307 Temporary Redirect\r\nlocation: /v1/elsewhere")
         case "overloaded":
             await reply(writer, b"{}", "503 Service Unavailable")
+        case "too-long":
+            await reply(writer, b'{"error": {"message": "the context is too long"}}', "400 Bad Request")
         case "garbage":
             await reply(writer, b"<html>not json</html>")
         case "empty":

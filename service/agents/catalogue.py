@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.errors import NotFound, SettingsError
-from service.settings import ModelPrice, ProviderSettings, Settings
+from service.setting_types import ModelPrice, ProviderSettings
+from service.settings import Settings
 
 SHIPPED = Path(__file__).with_name("agents.toml")
 # OpenAI API reference, chat completions; a model server may know fewer.

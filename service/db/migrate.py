@@ -1,8 +1,9 @@
 """Forward-only SQL migrations: `migrations/NNNN_what.sql`, applied in order, each once, all or none.
 
 1. Take a transaction-level advisory lock: a second process waits for the first and then finds nothing to do.
-2. Read which migrations the database has; refuse one whose text has changed since.
-3. Run the rest and record them, in the same transaction.
+2. Bring the task engine's own tables up to date (`db/engine.py`).
+3. Read which migrations the database has; refuse one whose text has changed since.
+4. Run the rest and record them, all in the same transaction.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from service.db import engine
 from service.db.pool import one_connection
 from service.errors import AtpError, DatabaseUnavailable
 
@@ -28,6 +30,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     checksum   text        NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
+SELECT_LEDGER = "SELECT to_regclass('schema_migrations') IS NOT NULL"
 SELECT_APPLIED = "SELECT version, checksum FROM schema_migrations"
 INSERT_APPLIED = "INSERT INTO schema_migrations (version, name, checksum) VALUES (%s, %s, %s)"
 
@@ -62,7 +65,9 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     """
     try:
         async with await AsyncConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-            return [await apply(connection, migration) for migration in await pending(connection, folder)]
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            made = await engine.migrate_engine(connection)
+            return made + [await apply(connection, migration) for migration in await pending(connection, folder)]
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"cannot migrate: {str(error).splitlines()[0]}") from error
 
@@ -70,15 +75,14 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
 async def outstanding(dsn: str) -> int:
     """How many migrations the database lacks; changes nothing. Raises DatabaseUnavailable."""
     async with one_connection(dsn) as connection:
-        ledger = await (await connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")).fetchone()
-        if not (ledger and ledger[0]):
-            return len(migrations())
-        applied = {row[0] for row in await (await connection.execute(SELECT_APPLIED)).fetchall()}
-    return sum(migration.version not in applied for migration in migrations())
+        ledger = await (await connection.execute(SELECT_LEDGER)).fetchone()
+        found = await connection.execute(SELECT_APPLIED) if ledger and ledger[0] else None
+        applied = {row[0] for row in await found.fetchall()} if found else set()
+        of_engine = await engine.outstanding(connection)
+    return of_engine + sum(migration.version not in applied for migration in migrations())
 
 
 async def pending(connection: AsyncConnection[TupleRow], folder: Path) -> list[Migration]:
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     await connection.execute(CREATE_LEDGER)
     applied: dict[int, str] = dict(await (await connection.execute(SELECT_APPLIED)).fetchall())
     for migration in migrations(folder):

@@ -87,6 +87,9 @@ def configured(settings: Settings, parts: EmbeddedParts) -> Settings:
     if parts.llm:
         found |= {"openai_base_url": parts.llm.base_url, "openai_api_key": SecretStr(parts.llm.api_key)}
         found |= {"openai_models": [parts.llm.model]}
+    # No worker stands beside it; and who presses Ctrl-C does not want to wait for tasks.
+    alone = {"node_tasks": 2, "worker_drain": 1.0}
+    found |= {name: number for name, number in alone.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=found)
 
 

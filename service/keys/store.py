@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from service.keys.pages import Page, Place
+from service.pages import Page, Place
 
 Connection = AsyncConnection[Any]
 

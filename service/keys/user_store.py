@@ -5,8 +5,8 @@ from datetime import datetime
 
 from psycopg.rows import class_row
 
-from service.keys.pages import Page, Place
 from service.keys.store import Connection
+from service.pages import Page, Place
 
 USER_COLUMNS = "id, email, username, role, active, created_at"
 INSERT_USER = f"INSERT INTO users (id, email, username, role) VALUES (%s, %s, %s, %s) RETURNING {USER_COLUMNS}"  # noqa: S608 - our own columns

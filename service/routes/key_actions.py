@@ -8,9 +8,9 @@ from service.admin.audit import Action, Actor, Audit
 from service.errors import Forbidden, NotFound
 from service.keys import issuing, store, token
 from service.keys.issuing import Minted
-from service.keys.pages import Page, Place
 from service.keys.store import Connection, KeyRow
 from service.keys.verifier import Identity
+from service.pages import Page, Place
 from service.routes.key_requests import GenerateRequest, KeysQuery
 
 Connect = Callable[[str], AbstractAsyncContextManager[Connection]]  # Database.connection: a transaction

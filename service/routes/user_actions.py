@@ -5,8 +5,8 @@ from typing import Any
 from service.admin.audit import Action, Actor, Audit
 from service.errors import Forbidden, Invalid, NotFound
 from service.keys import issuing, user_store
-from service.keys.pages import Page, Place
 from service.keys.user_store import User
+from service.pages import Page, Place
 from service.routes.key_actions import Announce, Connect
 from service.routes.key_requests import NewUserRequest, UserChange, UsersQuery
 

@@ -5,6 +5,8 @@ LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 MODEL_LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 # A limit is checked in a round trip to Redis, or in none.
 LIMIT_CHECK_S = (0.0001, 0.00025, 0.0005, *LATENCY_S[:10])
+TASK_WAIT_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
+TASK_RUN_S = (*LATENCY_S[5:], 30.0, 60.0, 120.0, 300.0, 600.0)
 WS_LIFE_S = (1, 10, 60, 300, 1800, 3600, 14_400, 86_400)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 
@@ -66,3 +68,6 @@ RATE_POLICIES = ("chat", "api", "keys", "admin", "address", "auth")
 BLOCKED = ("key", "user", "address")
 USAGE_OUTCOMES = ("stored", "spooled", "replayed", "failed")
 UNHANDLED = ("http", "websocket", "task", "background")
+TASKS = ("chat",)
+TASK_OUTCOMES = ("done", "failed", "cancelled", "retried", "recovered")
+TASK_QUEUES = ("chat",)

@@ -6,6 +6,7 @@ here first. Label values come from closed sets or route templates; never an id.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import product
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -25,6 +26,11 @@ from service.telemetry.labels import (
     LIMIT_CHECK_S,
     MODEL_LATENCY_S,
     RATE_POLICIES,
+    TASK_OUTCOMES,
+    TASK_QUEUES,
+    TASK_RUN_S,
+    TASK_WAIT_S,
+    TASKS,
     TELEMETRY_SIGNALS,
     TOKENS,
     UNHANDLED,
@@ -51,6 +57,7 @@ class Metrics:
         self._sockets()
         self._presence()
         self._cache()
+        self._tasks()
         self._process(version, revision)
         self._start_at_zero()
 
@@ -150,6 +157,24 @@ class Metrics:
         self.cache_entries = self._gauge("atp_cache_memory_entries", "Cached answers in this process's memory")
         self.cache_evictions = self._counter("atp_cache_evictions", "Cached answers dropped to make room for others")
 
+    def _tasks(self) -> None:
+        self.tasks = self._counter(
+            "atp_tasks",
+            "Tasks: done, failed, cancelled; retried, after a fault of the model server; recovered from a dead worker",
+            *("task", "outcome"),
+        )
+        self.task_duration = self._histogram(
+            "atp_task_duration_seconds",
+            "Time of a task's last run, from its start to its end",
+            "task",
+            buckets=TASK_RUN_S,
+        )
+        self.task_queue_wait = self._histogram(
+            "atp_task_queue_wait_seconds",
+            *("From a task's submission, or its not_before, to its first start", "queue"),
+            buckets=TASK_WAIT_S,
+        )
+
     def _sockets(self) -> None:
         self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
         self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
@@ -197,20 +222,20 @@ class Metrics:
             (self.usage_rows, USAGE_OUTCOMES),
             (self.unhandled, UNHANDLED),
             (self.dependency_up, DEPENDENCIES),
+            (self.task_duration, TASKS),
+            (self.task_queue_wait, TASK_QUEUES),
+            (self.ws_connections, DEVICES),
+            (self.ws_handshakes, WS_HANDSHAKES),
         )
         for metric, values in known:
             for value in values:
                 metric.labels(value)
-        for policy in RATE_POLICIES:
-            for decision in ("allowed", "limited"):
-                self.ratelimit_decisions.labels(policy, decision)
-        for device in DEVICES:
-            self.ws_connections.labels(device)
-        for cache in CACHES:
-            for result in CACHE_RESULTS:
-                self.cache_requests.labels(cache, result)
-        for result in WS_HANDSHAKES:
-            self.ws_handshakes.labels(result)
+        for labels in product(RATE_POLICIES, ("allowed", "limited")):
+            self.ratelimit_decisions.labels(*labels)
+        for labels in product(CACHES, CACHE_RESULTS):
+            self.cache_requests.labels(*labels)
+        for labels in product(TASKS, TASK_OUTCOMES):
+            self.tasks.labels(*labels)
         for direction, types in (("in", WS_IN), ("out", WS_OUT)):
             self.ws_bytes.labels(direction)
             for type_ in types:

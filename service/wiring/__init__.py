@@ -33,6 +33,7 @@ from service.routes.keys import KeyRoutes
 from service.routes.presence import PresenceRoutes
 from service.routes.session import TicketRoutes
 from service.routes.sessions import ConversationRoutes
+from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
 from service.routes.user_actions import UserActions
 from service.settings import Settings
@@ -44,7 +45,9 @@ from service.wiring.docs import api_document
 from service.wiring.ground import Ground, open_ground
 from service.wiring.limits import Limits
 from service.wiring.live import Live
+from service.wiring.tasks import open_tasks
 from service.wiring.usage import open_ledger, reports
+from service.wiring.worker import node_worker, serve_beside
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,13 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         limits = Limits(ground, live.tracker)
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)
+        worker = node_worker(ground, chats.answering, live.verifier, live.bus) if settings.node_tasks else None
         node = make_node(ground, live, limits, caching, chats)
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
             background.start(name, work)
+        if worker:
+            serve_beside(ground, worker)
         yield node
 
 
@@ -102,6 +108,7 @@ def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chat
         tickets=TicketRoutes(live.tickets),
         sessions=ConversationRoutes(chats.sessions),
         usage=UsageRoutes(reports(ground)),
+        tasks=TaskRoutes(open_tasks(ground, live.bus), chats.catalogue, ground.settings.task_callback_urls),
         admin=admin_routes(ground, live),
         admin_cache=AdminCacheRoutes(audit, caching.flushes, live.bus, chats.catalogue),
         blocks=BlockRoutes(audit, live.bus, live.blocks),

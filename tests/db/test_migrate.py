@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.db.migrate import MigrationError, migrate, migrations
+from service.db.migrate import MigrationError, migrate, migrations, outstanding
 from service.db.pool import one_connection
 from service.errors import DatabaseUnavailable
 
@@ -26,7 +26,7 @@ async def names(dsn: str, sql: str) -> set[str]:
 
 
 async def test_an_empty_database_gets_the_guides_tables_and_indexes(empty_database_url: str) -> None:
-    assert await migrate(empty_database_url) == [migration.name for migration in migrations()]
+    assert await migrate(empty_database_url) == ["task_engine"] + [migration.name for migration in migrations()]
     tables = await names(empty_database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert tables >= {"users", "api_keys", "api_usage", "schema_migrations"}
     indexes = await names(empty_database_url, "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")
@@ -37,10 +37,22 @@ async def test_a_second_run_does_nothing(database_url: str) -> None:
     assert await migrate(database_url) == []
 
 
+async def test_what_is_outstanding_is_counted_step_by_step(empty_database_url: str) -> None:
+    assert await outstanding(empty_database_url) == 7
+    await migrate(empty_database_url)
+    assert await outstanding(empty_database_url) == 0
+    async with one_connection(empty_database_url) as connection:
+        await connection.execute("DELETE FROM schema_migrations WHERE version = 6")
+        await connection.execute(
+            "DELETE FROM engine_migrations WHERE name IN (SELECT max(name) FROM engine_migrations)"
+        )
+    assert await outstanding(empty_database_url) == 2
+
+
 async def test_two_processes_at_once_apply_each_migration_once(empty_database_url: str, tmp_path: Path) -> None:
     (tmp_path / "0001_slow.sql").write_text("SELECT pg_sleep(0.5); CREATE TABLE slow (id int);")
     results = await asyncio.gather(*(migrate(empty_database_url, tmp_path) for _ in range(4)))
-    assert sorted(results) == [[], [], [], ["slow"]]
+    assert sorted(results) == [[], [], [], ["task_engine", "slow"]]
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str, tmp_path: Path) -> None:

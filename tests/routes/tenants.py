@@ -109,6 +109,19 @@ async def see_keys(tenants: Tenants) -> Any:
     return sorted(await tenants.sql(query, tenants.ana.user_id))
 
 
+async def make_task(tenants: Tenants) -> str:
+    body = {"tasks": [{"agent": "reasoning", "task": WORD, "model": "good"}]}
+    made = await tenants.node.http.post("/api/v1/tasks", json=body, headers=tenants.ana.headers)
+    return str(made.json()["ids"][0])
+
+
+async def see_tasks(tenants: Tenants) -> Any:
+    found = await tenants.as_ana("/api/v1/tasks")
+    (task,) = [await tenants.as_ana(f"/api/v1/tasks/{task['id']}") for task in found["tasks"]]
+    assert (task["request"]["task"], task["status"]) == (WORD, "queued")
+    return [found, task]
+
+
 async def make_usage(tenants: Tenants) -> str:
     chat = {"agent": "reasoning", "task": "hello", "model": "good"}
     await tenants.node.http.post("/api/v1/chat", json=chat, headers=tenants.ana.headers)
@@ -139,5 +152,6 @@ NOTHING = Thing("", make_nothing, see_nothing)
 CONVERSATION = Thing("phone", make_conversation, see_conversation)
 HEARTBEAT = Thing("phone", make_heartbeat, see_presence)
 KEY = Thing("AAAAAAAA", make_key, see_keys)
+TASK = Thing("00000000-0000-4000-8000-000000000000", make_task, see_tasks)
 USAGE = Thing("usr_000000000000", make_usage, see_usage)
 FLEET = Thing("usr_000000000000", make_online_user, see_fleet)

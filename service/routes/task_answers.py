@@ -1,0 +1,74 @@
+"""What is answered of tasks."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from service.http.openapi_parts import Problem
+from service.routes.chat_answers import ChatAnswer, ChatAnswers
+from service.tasks.records import Status, Task
+
+NAMES: dict[int, Literal["high", "normal", "low"]] = {1: "high", 0: "normal", -1: "low"}
+
+
+class TaskBrief(TypedDict):
+    """`attempts`: how often it was begun."""
+
+    id: str
+    batch_id: str | None
+    status: Status
+    priority: Literal["high", "normal", "low"]
+    attempts: int
+    created_at: str
+    not_before: str | None
+    deadline: str | None
+    started_at: str | None
+    finished_at: str | None
+
+
+class TaskAnswer(TaskBrief):
+    """`result` is what a chat would have been answered; `error` why there is none."""
+
+    request: dict[str, Any]
+    result: ChatAnswer | ChatAnswers | None
+    error: Problem | None
+
+
+class TasksMade(TypedDict):
+    """In the order asked."""
+
+    ids: list[str]
+    batch_id: str | None
+
+
+class TasksPage(TypedDict):
+    tasks: list[TaskBrief]
+    next_cursor: str | None
+
+
+def brief(task: Task) -> TaskBrief:
+    return {
+        "id": str(task.id),
+        "batch_id": told(task.batch_id),
+        "status": task.status,
+        "priority": NAMES[task.priority],
+        "attempts": task.attempt,
+        "created_at": task.created_at.isoformat(),
+        "not_before": told(task.not_before),
+        "deadline": told(task.deadline),
+        "started_at": told(task.started_at),
+        "finished_at": told(task.finished_at),
+    }
+
+
+def described(task: Task) -> dict[str, Any]:
+    """A TaskAnswer."""
+    return {**brief(task), "request": task.request, "result": task.result, "error": task.error}
+
+
+def told(value: Any) -> str | None:
+    """RFC 3339 for a moment."""
+    if value is None:
+        return None
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,105 @@
+"""What a client may ask of tasks."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic_core import to_json
+
+from service.routes.admin_requests import STRICT
+from service.routes.chat_requests import BatchItem
+from service.tasks.records import NewTask, Status
+
+MOST_IN_BATCH = 1000
+FARTHEST = timedelta(days=30)
+# What a request for many tasks may weigh: a thousand of 4 KB each. Reading it holds the loop for 30 ms.
+BATCH_BYTES = 4_000_000
+PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+LIMIT_MAX = 100
+
+
+def of_our_time(moment: datetime) -> datetime:
+    """PostgreSQL knows other years than Python; what is farther away than FARTHEST is a mistake in either direction."""
+    now = datetime.now(UTC)
+    if not now - FARTHEST <= moment <= now + FARTHEST:
+        raise ValueError(f"must be within {FARTHEST.days} days of now")
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(of_our_time)]
+
+
+class TaskItem(BatchItem):
+    """What a chat asks, to be answered when its turn has come.
+
+    It starts at `not_before` at the earliest and, once `deadline` has passed, not at all. `priority` orders your own
+    tasks. `callback_url` is kept with it, and not called yet; its beginning must be among TASK_CALLBACK_URLS.
+    """
+
+    priority: Literal["high", "normal", "low"] = "normal"
+    not_before: Moment | None = None
+    deadline: Moment | None = None
+    callback_url: Annotated[str | None, Field(max_length=2000)] = None
+
+    @model_validator(mode="after")
+    def in_order(self) -> "TaskItem":
+        if self.not_before and self.deadline and self.not_before >= self.deadline:
+            raise ValueError("not_before must lie before deadline")
+        if b"\\u0000" in to_json(self.chat()):  # PostgreSQL stores no NUL, in JSON neither
+            raise ValueError("must not hold the character NUL")
+        return self
+
+    def chat(self) -> dict[str, Any]:
+        """The body of the chat that it is."""
+        return self.model_dump(mode="json", include=set(BatchItem.model_fields), exclude_none=True)
+
+    def new(self) -> NewTask:
+        priority = PRIORITIES[self.priority]
+        return NewTask(uuid.uuid4(), self.chat(), priority, self.not_before, self.deadline, self.callback_url)
+
+
+class TaskBatch(BaseModel):
+    """Several tasks, all or none of which are taken."""
+
+    model_config = STRICT
+    tasks: Annotated[list[TaskItem], Field(min_length=1, max_length=MOST_IN_BATCH)]
+
+
+def kind(body: Any) -> str:
+    """By what was sent, so that faults are told of the one that was meant."""
+    return "many" if isinstance(body, TaskBatch) or (isinstance(body, dict) and "tasks" in body) else "one"
+
+
+class TaskRequest(
+    RootModel[Annotated[Annotated[TaskItem, Tag("one")] | Annotated[TaskBatch, Tag("many")], Discriminator(kind)]]
+):
+    """A task, or `tasks`."""
+
+    @property
+    def items(self) -> list[TaskItem]:
+        return self.root.tasks if isinstance(self.root, TaskBatch) else [self.root]
+
+
+class TasksQuery(BaseModel):
+    model_config = STRICT
+    status: Status | None = None
+    batch: uuid.UUID | None = None
+    cursor: Annotated[str, Field(max_length=200)] = ""
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX)] = 20
+
+
+class TaskPath(BaseModel):
+    task_id: uuid.UUID
+
+
+def allowed(url: str, beginnings: list[str]) -> bool:
+    """Whether a callback may go there: https or http, of the scheme, host and port of an allowed beginning, under its
+    path."""
+    asked = urlsplit(url)
+    for beginning in map(urlsplit, beginnings):
+        same = (asked.scheme, asked.netloc) == (beginning.scheme, beginning.netloc)
+        if same and (asked.path or "/").startswith(beginning.path.rstrip("/") + "/") and ".." not in asked.path:
+            return True
+    return False

@@ -1,0 +1,40 @@
+"""A task answered as the chat that it is: with its key's rights as they are now, and a usage row of its own."""
+
+from typing import Any, cast
+
+from opentelemetry.trace import Link, SpanKind, Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from service.keys.verifier import KeyVerifier
+from service.routes.answering import Answering
+from service.routes.chat_requests import BatchItem
+from service.routes.chats import Caller
+from service.tasks.records import Task
+
+PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class TaskRunning:
+    """`ask` is what a worker does with a task."""
+
+    def __init__(self, answering: Answering, verifier: KeyVerifier, tracer: Tracer) -> None:
+        self._answering, self._verifier, self._tracer = answering, verifier, tracer
+
+    async def ask(self, task: Task) -> dict[str, Any]:
+        """The answer, as `POST /api/v1/chat` gives it; raises AtpError, Unauthorized where the key has ended."""
+        with self._tracer.start_as_current_span("task", links=linked(task), kind=SpanKind.CONSUMER) as span:
+            span.set_attribute("atp.task_id", str(task.id))
+            identity = await self._verifier.verify_hash(task.key_hash)
+            identity.require("chat")
+            asked = BatchItem.model_validate(task.request)
+            chat = await self._answering.begin(Caller(identity, task.request_id), asked)
+            outcomes = await self._answering.recall(chat) or await self._answering.complete(chat)
+            chat.raise_if_all_failed()
+            return cast(dict[str, Any], chat.whole(outcomes))
+
+
+def linked(task: Task) -> list[Link]:
+    """To the request that made it: a task may run hours later, so it is no child of it."""
+    carrier = {"traceparent": task.traceparent}
+    context = get_current_span(PROPAGATOR.extract(carrier)).get_span_context() if task.traceparent else None
+    return [Link(context)] if context and context.is_valid else []

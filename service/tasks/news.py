@@ -1,0 +1,40 @@
+"""What becomes of tasks: counted, and told to whoever wants to hear it."""
+
+from collections.abc import Awaitable, Callable
+
+from service.tasks.records import Task
+from service.tasks.store import JOB_LABEL, QUEUE
+from service.telemetry.metrics import Metrics
+
+Changed = Callable[[Task], Awaitable[None]]
+
+
+class News:
+    """Times are PostgreSQL's. A change is counted where it is committed, so the sum over all processes is right."""
+
+    def __init__(self, metrics: Metrics, tell: Changed) -> None:
+        self._metrics, self._tell = metrics, tell
+
+    async def changed(self, task: Task) -> None:
+        if task.status == "running":
+            self._started(task)
+        else:
+            self._ended(task)
+        await self._tell(task)
+
+    def retried(self) -> None:
+        self._metrics.tasks.labels(JOB_LABEL, "retried").inc()
+
+    def recovered(self, tasks: int) -> None:
+        self._metrics.tasks.labels(JOB_LABEL, "recovered").inc(tasks)
+
+    def _started(self, task: Task) -> None:
+        if task.attempt == 1 and task.started_at:  # a later run has waited for other reasons
+            ready_at = max(task.created_at, task.not_before or task.created_at)
+            self._metrics.task_queue_wait.labels(QUEUE).observe((task.started_at - ready_at).total_seconds())
+
+    def _ended(self, task: Task) -> None:
+        self._metrics.tasks.labels(JOB_LABEL, task.status).inc()
+        if task.status != "cancelled" and task.started_at and task.finished_at:
+            taken_s = (task.finished_at - task.started_at).total_seconds()
+            self._metrics.task_duration.labels(JOB_LABEL).observe(taken_s)

@@ -1,0 +1,98 @@
+"""The queue of tasks: submit, look, cancel. What is acknowledged is committed, the engine's job with it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from service.db.pool import Database
+from service.errors import Conflict, Invalid, NotFound, TooMany
+from service.pages import Place
+from service.tasks import store
+from service.tasks.news import News
+from service.tasks.records import NewTask, Status, Submitter, Task
+from service.tasks.turns import turns
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Several tasks to be made together, or none of them. `key` and `digest` where the client gave an
+    Idempotency-Key: its name, and the SHA-256 of the body."""
+
+    tasks: Sequence[NewTask]
+    batch_id: UUID | None = None
+    key: str | None = None
+    digest: bytes = b""
+
+
+def digest_of(body: BaseModel) -> bytes:
+    """Of a body's meaning: neither spaces nor the order of fields counts, for a model has its own."""
+    return hashlib.sha256(body.model_dump_json().encode()).digest()
+
+
+class Tasks:
+    """Every method raises DatabaseUnavailable while PostgreSQL is away."""
+
+    def __init__(self, db: Database, most_open: int, news: News) -> None:
+        self._db, self._most, self._news = db, most_open, news
+
+    async def submit(self, by: Submitter, asked: Submission, answer: dict[str, Any]) -> dict[str, Any]:
+        """Make the tasks; returns `answer`, or what was answered to the first request with this Idempotency-Key.
+
+        1. Of two requests with one key at the same time the second is refused: it may try again.
+        2. A key that is known gives the first answer, if the body is the same.
+        3. One at a time for each user, so that the bound holds and turns follow one another.
+
+        Raises:
+            Conflict: a request with this key is under way.
+            Invalid: this key came with another body.
+            TooMany: the user would have more than TASKS_PER_USER open.
+        """
+        async with self._db.connection("insert_tasks") as connection:
+            if asked.key is not None:
+                if not await store.try_lock(connection, f"{by.user_id}\n{asked.key}"):
+                    raise Conflict("A request with this Idempotency-Key is under way.", retry_after_s=1.0)
+                if known := await store.select_submission(connection, by.user_id, asked.key):
+                    return self._repeated(asked, *known)
+            await store.lock_user(connection, by.user_id)
+            now, waiting = await store.select_waiting(connection, by.user_id)
+            if waiting.count + len(asked.tasks) > self._most:
+                raise TooMany(f"A user may have {self._most:,} tasks open; {waiting.count:,} are.")
+            order = turns(now, waiting, [(task.priority, task.not_before) for task in asked.tasks])
+            await store.insert_tasks(connection, by, asked.tasks, order, asked.batch_id)
+            if asked.key is not None:
+                await store.insert_submission(connection, by.user_id, asked.key, asked.digest, answer)
+        return answer
+
+    @staticmethod
+    def _repeated(asked: Submission, digest: bytes, answer: dict[str, Any]) -> dict[str, Any]:
+        if digest != asked.digest:
+            raise Invalid("This Idempotency-Key came with another body before.")
+        return answer
+
+    async def read(self, user_id: str, task_id: UUID) -> Task:
+        """Raises NotFound for what is not there, or another's."""
+        async with self._db.connection("select_task") as connection:
+            task = await store.select_task(connection, task_id, user_id)
+        if task is None:
+            raise NotFound("There is no such task.")
+        return task
+
+    async def page(
+        self, user_id: str, status: Status | None, batch_id: UUID | None, after: Place | None, rows: int
+    ) -> list[Task]:
+        """The newest first."""
+        async with self._db.connection("select_tasks") as connection:
+            return await store.select_page(connection, user_id, status, batch_id, after, rows)
+
+    async def cancel(self, user_id: str, task_id: UUID) -> Task:
+        """Cancel what waits or runs; of what is over, as it is. Raises NotFound."""
+        async with self._db.connection("cancel_task") as connection:
+            task = await store.cancel(connection, task_id, user_id)
+        if task is None:
+            return await self.read(user_id, task_id)
+        await self._news.changed(task)
+        return task

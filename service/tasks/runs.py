@@ -1,0 +1,139 @@
+"""One run of a task by a worker: begin, ask, end; whatever happens, the row says what became of it."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from service.db.pool import Database
+from service.errors import AtpError, DatabaseRejected, DeadlinePassed, GivenUp, RunTooLong, Unavailable, UpstreamError
+from service.tasks import store
+from service.tasks.news import News
+from service.tasks.records import Task
+
+log = structlog.get_logger()
+
+LONGEST_BACKOFF_S = 300.0
+# What a model server says of a request that it will not understand the next time either: too long, say.
+REFUSALS = (400, 404, 413, 415, 422)
+
+
+class Again(Exception):
+    """The task is in the queue again; the engine shall bring it back in so many seconds."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"again in {after_s:.1f} s")
+        self.after_s = after_s
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """`tries` of one task; `run_s`: the longest that one may take; `backoff_s`: how long it waits after its first
+    failure, then twice as long each time."""
+
+    tries: int
+    run_s: float
+    backoff_s: float
+
+
+Ask = Callable[[Task], Awaitable[dict[str, Any]]]
+Problem = Callable[[AtpError, str], dict[str, Any]]
+Unforeseen = Callable[[Exception, Task], None]  # logs, counts and reports a bug
+
+
+class Runs:
+    """`ask` answers a task's request, as a chat would, and raises AtpError; `problem` puts an error into words.
+
+    Which runs end a task is decided by its row: a run that was taken for dead and replaced changes nothing any more.
+    """
+
+    def __init__(
+        self, db: Database, ask: Ask, problem: Problem, news: News, unforeseen: Unforeseen, bounds: Bounds
+    ) -> None:
+        self._db, self._ask, self._problem, self._news = db, ask, problem, news
+        self._unforeseen, self._bounds = unforeseen, bounds
+
+    async def run(self, task_id: UUID, job_id: int, stopping: Callable[[], bool]) -> str:
+        """What became of it: done, failed, or gone where there was nothing to do. `stopping`: whether a cancellation
+        is the worker's own end, so that another worker shall take the task.
+
+        Raises:
+            Again: it shall be tried again.
+            CancelledError: it was cancelled, or the worker stops.
+        """
+        async with self._db.connection("start_task") as connection:
+            task = await store.start(connection, task_id, job_id)
+        if task is None:
+            return await self._too_late(task_id)
+        await self._news.changed(task)
+        try:
+            return await self._tried(task)
+        except asyncio.CancelledError:
+            if stopping():
+                await asyncio.shield(self._put_back(task, counted=False))
+            raise
+
+    async def _tried(self, task: Task) -> str:
+        if task.attempt > self._bounds.tries:  # each time its worker died with it
+            return await self._ended(task, "failed", None, GivenUp())
+        try:
+            async with asyncio.timeout(self._bounds.run_s):
+                result = await self._ask(task)
+        except TimeoutError:
+            return await self._ended(task, "failed", None, RunTooLong())
+        except (UpstreamError, Unavailable) as error:
+            if task.attempt < self._bounds.tries and not refused(error):
+                await self._put_back(task, counted=True)
+                self._news.retried()
+                raise Again(backoff_s(self._bounds.backoff_s, task.attempt)) from error
+            return await self._ended(task, "failed", None, error)
+        except AtpError as error:  # bad input stays bad
+            return await self._ended(task, "failed", None, error)
+        except Exception as error:  # noqa: BLE001 - the worker's loop: logged, counted, reported
+            self._unforeseen(error, task)
+            return await self._ended(task, "failed", None, AtpError())
+        return await self._done(task, result)
+
+    async def _done(self, task: Task, result: dict[str, Any]) -> str:
+        try:
+            return await self._ended(task, "done", result, None)
+        except DatabaseRejected as error:  # the model said a NUL, for one
+            return await self._ended(task, "failed", None, error)
+
+    async def _ended(self, task: Task, status: Any, result: dict[str, Any] | None, error: AtpError | None) -> str:
+        told = self._problem(error, task.request_id) if error else None
+        async with self._db.connection("finish_task") as connection:
+            ours = await store.finish(connection, task, status, result, told)
+            ended = await store.select_task(connection, task.id, task.user_id) if ours else None
+        if ended is None:
+            return "gone"
+        await self._news.changed(ended)
+        return str(status)
+
+    async def _put_back(self, task: Task, *, counted: bool) -> None:
+        async with self._db.connection("put_back_task") as connection:
+            await store.put_back(connection, task, counted=counted)
+
+    async def _too_late(self, task_id: UUID) -> str:
+        error = self._problem(DeadlinePassed(), "")
+        async with self._db.connection("fail_late_task") as connection:
+            late = await store.fail_late(connection, task_id, error)
+        if late is None:
+            return "gone"
+        await self._news.changed(late)
+        return "failed"
+
+
+def refused(error: AtpError) -> bool:
+    """Whether the model server found fault with what it was asked."""
+    return error.extra.get("upstream_status") in REFUSALS
+
+
+def backoff_s(first_s: float, failures: int) -> float:
+    """Jittered by half, so that what failed together comes back apart."""
+    jitter: float = random.uniform(0.5, 1.5)  # noqa: S311
+    return min(LONGEST_BACKOFF_S, first_s * 2.0 ** (failures - 1)) * jitter

@@ -1,0 +1,180 @@
+"""SQL of tasks. Every function takes the connection first; parameters are bound.
+
+A task and the engine's job for it are written in one transaction. The job carries the task's id, also as its queueing
+lock, which is unique among waiting jobs and so finds it (procrastinate's `schema.sql`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+from pydantic_core import to_json
+
+from service.pages import Place
+from service.tasks.records import NewTask, Status, Submitter, Task
+from service.tasks.turns import Waiting
+
+Connection = AsyncConnection[Any]
+
+QUEUE, JOB = "chat", "run_task"
+JOB_LABEL = "chat"  # in metrics
+COLUMNS = ", ".join(field.name for field in fields(Task))
+# Statements that follow see what was committed while this one waited; within one statement they would not.
+LOCK_USER = "SELECT pg_advisory_xact_lock(hashtextextended('tasks:' || %s, 0))"
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('submission:' || %s, 0))"
+SELECT_WAITING = """
+SELECT now(), count(*),
+       max(turn) FILTER (WHERE ready AND priority = 1), max(turn) FILTER (WHERE ready AND priority = 0),
+       max(turn) FILTER (WHERE ready AND priority = -1)
+FROM (SELECT priority, turn, status = 'queued' AND (not_before IS NULL OR not_before <= now()) AS ready
+      FROM tasks WHERE user_id = %s AND status IN ('queued', 'running')) AS mine"""
+INSERT_TASKS = """
+WITH made AS (
+    INSERT INTO tasks (id, batch_id, user_id, key_hash, request, priority, turn, not_before, deadline, callback_url,
+                       request_id, traceparent)
+    SELECT id, %(batch_id)s, %(user_id)s, %(key_hash)s, request, priority, turn, not_before, deadline, callback_url,
+           %(request_id)s, %(traceparent)s
+    FROM json_to_recordset(%(tasks)s::json) AS new (
+        id uuid, request jsonb, priority smallint, turn integer, not_before timestamptz, deadline timestamptz,
+        callback_url text)
+    RETURNING id, turn, not_before
+)
+SELECT procrastinate_defer_jobs_v1(array_agg(
+    (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), not_before)
+    ::procrastinate_job_to_defer_v1))
+FROM made"""
+SELECT_TASK = f"SELECT {COLUMNS} FROM tasks WHERE id = %s AND user_id = %s"  # noqa: S608 - our own columns
+SELECT_PAGE = f"""
+SELECT {COLUMNS} FROM tasks
+WHERE user_id = %(user_id)s AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s)
+  AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
+ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
+# A task that a dead worker was running is begun again; one whose deadline has passed is not.
+START = f"""
+UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id = %(job_id)s
+WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())
+RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+# Only the run that began last may end a task: another may have been taken for dead and replaced.
+FINISH = """
+UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
+WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'"""
+FAIL_LATE = f"""
+UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
+WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+PUT_BACK = """
+UPDATE tasks SET status = 'queued', attempt = attempt - %(uncounted)s, job_id = NULL
+WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'"""
+CANCEL = f"""
+UPDATE tasks SET status = 'cancelled', finished_at = now()
+WHERE id = %s AND user_id = %s AND status IN ('queued', 'running') RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+# A waiting job is deleted; one that runs is told, by NOTIFY to its worker.
+CANCEL_WAITING_JOB = """
+SELECT procrastinate_cancel_job_v1(id, false, true) FROM procrastinate_jobs
+WHERE queueing_lock = %s::text AND status = 'todo'"""
+CANCEL_RUNNING_JOB = "SELECT procrastinate_cancel_job_v1(%s, true, false)"
+SELECT_SUBMISSION = "SELECT body_digest, answer FROM task_submissions WHERE user_id = %s AND key = %s"
+INSERT_SUBMISSION = "INSERT INTO task_submissions (user_id, key, body_digest, answer) VALUES (%s, %s, %s, %s)"
+
+
+async def lock_user(connection: Connection, user_id: str) -> None:
+    """Until the transaction ends nobody else adds to this user's tasks."""
+    await connection.execute(LOCK_USER, (user_id,))
+
+
+async def try_lock(connection: Connection, name: str) -> bool:
+    """False while another request with this name is under way."""
+    row = await (await connection.execute(TRY_LOCK, (name,))).fetchone()
+    return bool(row and row[0])
+
+
+async def select_waiting(connection: Connection, user_id: str) -> tuple[datetime, Waiting]:
+    """PostgreSQL's time, and what the user has open."""
+    row = await (await connection.execute(SELECT_WAITING, (user_id,))).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row; mypy cannot know
+    now, count, *last = row
+    return now, Waiting(count, {p: turn for p, turn in zip((1, 0, -1), last, strict=True) if turn is not None})
+
+
+async def insert_tasks(
+    connection: Connection, by: Submitter, tasks: Sequence[NewTask], turns: Sequence[int], batch_id: UUID | None
+) -> None:
+    """The tasks and their jobs."""
+    rows = [{**vars(task), "turn": turn} for task, turn in zip(tasks, turns, strict=True)]
+    given = vars(by) | {"batch_id": batch_id, "tasks": to_json(rows).decode(), "queue": QUEUE, "job": JOB}
+    await connection.execute(INSERT_TASKS, given)
+
+
+async def select_task(connection: Connection, task_id: UUID, user_id: str) -> Task | None:
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(SELECT_TASK.encode(), (task_id, user_id))).fetchone()
+
+
+async def select_page(
+    connection: Connection,
+    user_id: str,
+    status: Status | None,
+    batch_id: UUID | None,
+    after: Place | None,
+    rows: int,
+) -> list[Task]:
+    """The newest first."""
+    place = {"at": after and after.at, "id": after and after.name}
+    asked = {"user_id": user_id, "status": status, "batch_id": batch_id, "rows": rows, **place}
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(SELECT_PAGE.encode(), asked)).fetchall()
+
+
+async def start(connection: Connection, task_id: UUID, job_id: int) -> Task | None:
+    """The task, now running; None where it is over, or its deadline has passed."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(START.encode(), {"id": task_id, "job_id": job_id})).fetchone()
+
+
+async def finish(
+    connection: Connection, task: Task, status: Status, result: dict[str, Any] | None, error: dict[str, Any] | None
+) -> bool:
+    """False where it was ended, or begun anew, by somebody else."""
+    values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
+    ended = await connection.execute(FINISH, {"id": task.id, "attempt": task.attempt, "status": status, **values})
+    return ended.rowcount == 1
+
+
+async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]) -> Task | None:
+    """The task, now failed, if its deadline has passed."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id))).fetchone()
+
+
+async def put_back(connection: Connection, task: Task, *, counted: bool) -> bool:
+    """To the queue again; `counted`: the try was one."""
+    values = {"id": task.id, "attempt": task.attempt, "uncounted": int(not counted)}
+    return (await connection.execute(PUT_BACK, values)).rowcount == 1
+
+
+async def cancel(connection: Connection, task_id: UUID, user_id: str) -> Task | None:
+    """The task, now cancelled, and its job with it; None where there is none that is open."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        task = await (await cursor.execute(CANCEL.encode(), (task_id, user_id))).fetchone()
+    if task:
+        await connection.execute(CANCEL_WAITING_JOB, (task.id,))
+        if task.job_id is not None:
+            await connection.execute(CANCEL_RUNNING_JOB, (task.job_id,))
+    return task
+
+
+async def select_submission(connection: Connection, user_id: str, key: str) -> tuple[bytes, dict[str, Any]] | None:
+    """The digest of the body that came with this key, and what was answered."""
+    row = await (await connection.execute(SELECT_SUBMISSION, (user_id, key))).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+async def insert_submission(
+    connection: Connection, user_id: str, key: str, digest: bytes, answer: dict[str, Any]
+) -> None:
+    await connection.execute(INSERT_SUBMISSION, (user_id, key, digest, Jsonb(answer)))

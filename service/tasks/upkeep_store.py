@@ -1,0 +1,72 @@
+"""SQL of the upkeep of tasks. Every function takes the connection first; parameters are bound."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from service.tasks.store import JOB, QUEUE, Connection
+
+# The engine forgets a worker that was silent for long; its jobs then have none.
+DELETE_DEAD_JOBS = """
+DELETE FROM procrastinate_jobs
+WHERE status = 'doing' AND (worker_id IS NULL OR worker_id IN (
+    SELECT id FROM procrastinate_workers WHERE last_heartbeat < now() - make_interval(secs => %s)))
+RETURNING (args ->> 'task_id')::uuid"""
+PRUNE_WORKERS = "SELECT procrastinate_prune_stalled_workers_v1(%s)"
+# Those that are still open and that nobody gave a job meanwhile.
+INSERT_JOBS = """
+WITH again AS (
+    SELECT id, turn, not_before FROM tasks
+    WHERE id = ANY (%(ids)s) AND status IN ('queued', 'running') AND NOT EXISTS (
+        SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))
+), made AS (
+    SELECT procrastinate_defer_jobs_v1(array_agg(
+        (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), not_before)
+        ::procrastinate_job_to_defer_v1))
+    FROM again HAVING count(*) > 0
+)
+SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
+SELECT_JOBLESS = """
+SELECT id FROM tasks
+WHERE status IN ('queued', 'running') AND NOT EXISTS (
+    SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))"""
+# Such as one that was cancelled while its worker gave it back.
+DELETE_IDLE_JOBS = "DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
+DELETE_FINISHED = """
+DELETE FROM tasks WHERE id = ANY (ARRAY(
+    SELECT id FROM tasks WHERE finished_at < now() - make_interval(secs => %s) LIMIT %s FOR UPDATE SKIP LOCKED))"""
+DELETE_SUBMISSIONS = """
+DELETE FROM task_submissions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM task_submissions WHERE created_at < now() - interval '1 day' LIMIT %s FOR UPDATE SKIP LOCKED))"""
+
+
+async def delete_dead_jobs(connection: Connection, dead_after_s: float) -> list[UUID]:
+    """The tasks of the jobs of workers that gave no sign of life for so long."""
+    found = await (await connection.execute(DELETE_DEAD_JOBS, (dead_after_s,))).fetchall()
+    await connection.execute(PRUNE_WORKERS, (dead_after_s,))
+    return [row[0] for row in found]
+
+
+async def insert_jobs(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Those that got one."""
+    if not ids:
+        return []
+    given = {"ids": list(ids), "queue": QUEUE, "job": JOB}
+    return [row[0] for row in await (await connection.execute(INSERT_JOBS, given)).fetchall()]
+
+
+async def select_jobless(connection: Connection) -> list[UUID]:
+    return [row[0] for row in await (await connection.execute(SELECT_JOBLESS)).fetchall()]
+
+
+async def delete_idle_jobs(connection: Connection) -> None:
+    await connection.execute(DELETE_IDLE_JOBS)
+
+
+async def delete_finished(connection: Connection, kept_s: float, rows: int) -> int:
+    """Those that ended longer ago than `kept_s`, at most `rows`; how many it were."""
+    return (await connection.execute(DELETE_FINISHED, (kept_s, rows))).rowcount
+
+
+async def delete_submissions(connection: Connection, rows: int) -> int:
+    """Those older than a day, at most `rows`; how many it were."""
+    return (await connection.execute(DELETE_SUBMISSIONS, (rows,))).rowcount

@@ -1,0 +1,159 @@
+"""A worker: takes jobs from the engine (procrastinate on PostgreSQL) and runs their tasks, so many at a time.
+
+The engine starts what has the smallest turn, hears of new jobs by LISTEN (and looks every second, for those whose
+moment has come). What a worker was running when it died is in nobody's hands until it is given back (`upkeep.py`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException, JobAborted
+from procrastinate.job_context import AbortReason, JobContext
+from procrastinate.jobs import DeleteJobCondition, Job
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from procrastinate.worker import Worker as Engine
+
+from service.background import end
+from service.db.pool import database_errors
+from service.errors import DatabaseUnavailable
+from service.tasks.runs import Again, Runs
+from service.tasks.store import JOB
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+BEATS = 5  # signs of life within the time after which a worker counts as dead
+AGAIN_S = 1.0
+CONNECT_TIMEOUT_S = 3
+# Two statements for each job, and the engine's own.
+CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 10
+DATABASE_AWAY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a worker works: `concurrency` tasks at a time, of these queues (none: all); at its end it waits `drain_s`
+    for those that run, then gives them back. Without a sign of life for `dead_after_s` it counts as dead."""
+
+    name: str
+    dsn: str
+    concurrency: int
+    queues: Sequence[str]
+    drain_s: float
+    dead_after_s: float
+
+    @property
+    def beat_s(self) -> float:
+        return self.dead_after_s / BEATS
+
+
+class Retries(BaseRetryStrategy):
+    """A run says itself whether it shall come back, and when; what the worker's end cut comes back at once."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, Again):
+            return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=exception.after_s))
+        if isinstance(exception, DatabaseUnavailable):
+            return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=DATABASE_AWAY_S))
+        if isinstance(exception, asyncio.CancelledError):
+            return RetryDecision(retry_at=datetime.now(UTC))
+        return None
+
+
+class Worker:
+    """`serve()` is owned by whoever runs it; `stop()` begins its end."""
+
+    def __init__(self, work: Work, runs: Runs) -> None:
+        self._work, self._runs = work, runs
+        self._engine: Engine | None = None
+        self.running = 0
+        self.stopping = False
+
+    async def serve(self) -> None:
+        """Take jobs until stopped, and return when those that run have ended or are given back. The engine stops when
+        it has lost PostgreSQL: then it is begun anew."""
+        while not self.stopping:
+            try:
+                with database_errors():
+                    await self._take()
+            except (ConnectorException, DatabaseUnavailable) as error:
+                log.warning("worker.database_lost", error=type(error.__cause__ or error).__name__)
+            if not self.stopping:
+                await asyncio.sleep(AGAIN_S)
+
+    def stop(self) -> None:
+        self.stopping = True
+        if self._engine:
+            self._engine.stop()  # type: ignore[no-untyped-call]  # the library's gap
+
+    async def _take(self) -> None:
+        app = self._app()
+        async with app.open_async():
+            engine = self._engine = self._new_engine(app)
+            if self.stopping:
+                return
+            beating = asyncio.create_task(self._beat(app, engine), name="worker-heartbeat")
+            try:
+                await engine.run()  # type: ignore[no-untyped-call]  # the library's gap
+            finally:
+                await end(beating)
+
+    async def _beat(self, app: App, engine: Engine) -> None:
+        """The engine gives no sign of life while it waits for its last jobs, so others would take them for lost."""
+        while True:
+            await asyncio.sleep(self._work.beat_s)
+            if engine.worker_id is not None:
+                with suppress(ConnectorException):  # the engine finds out for itself
+                    await app.job_manager.update_heartbeat(engine.worker_id)
+
+    def _new_engine(self, app: App) -> Engine:
+        return Engine(
+            app,
+            queues=list(self._work.queues) or None,
+            name=self._work.name,
+            concurrency=self._work.concurrency,
+            fetch_job_polling_interval=LOOK_EVERY_S,
+            abort_job_polling_interval=LOOK_EVERY_S,
+            shutdown_graceful_timeout=self._work.drain_s,
+            delete_jobs=DeleteJobCondition.ALWAYS,
+            install_signal_handlers=False,
+            update_heartbeat_interval=self._work.beat_s,
+            stalled_worker_timeout=self._work.dead_after_s,
+        )
+
+    def _app(self) -> App:
+        settings: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": CONNECT_TIMEOUT_S}
+        connector = PsycopgConnector(
+            conninfo=self._work.dsn,
+            min_size=CONNECTIONS_LEAST,
+            max_size=CONNECTIONS_MOST,
+            timeout=CONNECT_TIMEOUT_S,
+            kwargs={**settings, "application_name": "atp-worker"},
+        )
+        app = App(connector=connector)
+        app.task(name=JOB, pass_context=True, retry=Retries())(self._run)
+        return app
+
+    async def _run(self, context: JobContext, task_id: str) -> None:
+        """One job. That its user cancelled it is told apart from the worker's end: it shall not come back."""
+        assert context.job.id is not None  # noqa: S101 - it was fetched; mypy cannot know
+        self.running += 1
+        try:
+            await self._runs.run(UUID(task_id), context.job.id, lambda: ended_by(context) is AbortReason.SHUTDOWN)
+        except asyncio.CancelledError:
+            if ended_by(context) is AbortReason.USER_REQUEST:
+                raise JobAborted from None
+            raise
+        finally:
+            self.running -= 1
+
+
+def ended_by(context: JobContext) -> AbortReason | None:
+    return context.abort_reason()

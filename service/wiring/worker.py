@@ -1,0 +1,141 @@
+"""What a worker process is made of: the parts of a node that answer chats, and the engine that hands them out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from starlette.applications import Starlette
+
+from service.agents import catalogue
+from service.agents.openai_client import OpenAIClient
+from service.agents.runner import Runner
+from service.app import private_app
+from service.background import Background, end
+from service.http.problems import problem
+from service.keys.verifier import KeyVerifier
+from service.live.bus import Bus
+from service.live.bus_entries import Entry
+from service.live.bus_redis import RedisBusLog
+from service.live.messages import Flush
+from service.routes.answering import Answering
+from service.routes.health import PrivateRoutes
+from service.routes.recall import AnswerCodec, Recall, cacheable
+from service.routes.task_running import TaskRunning
+from service.settings import Settings
+from service.tasks.news import News
+from service.tasks.records import Task
+from service.tasks.runs import Bounds, Runs, Unforeseen
+from service.tasks.upkeep import Upkeep
+from service.tasks.worker import Work, Worker
+from service.telemetry.loop import watch_loop
+from service.telemetry.metrics import Metrics
+from service.wiring.cache import Caching
+from service.wiring.ground import Ground, open_ground
+from service.wiring.live import key_verifier
+from service.wiring.sessions import open_sessions
+from service.wiring.tasks import told_by
+from service.wiring.usage import open_ledger
+
+log = structlog.get_logger()
+
+# After WORKER_DRAIN: to give back what still runs, or to give up on a database that is away.
+LEAVE_S = 5.0
+
+
+@dataclass(frozen=True)
+class WorkerParts:
+    """One open worker; `worker.serve()` takes tasks until it is stopped."""
+
+    private: Starlette
+    metrics: Metrics
+    worker: Worker
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str]) -> AsyncIterator[WorkerParts]:
+    """Open what a worker stands on; close it in reverse. Raises SettingsError as `open_node`."""
+    agents = catalogue.load(settings)
+    async with AsyncExitStack() as stack:
+        ground = await open_ground(stack, settings)
+        client = await stack.enter_async_context(OpenAIClient(settings))
+        ledger = await open_ledger(ground)
+        ground.work["loop-lag"] = lambda: watch_loop(ground.metrics)
+        caching = Caching(ground)
+        bus = open_bus(ground, caching)
+        runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
+        recall = Recall(runner, caching.flights(AnswerCodec(), cacheable), settings)
+        answering = Answering(runner, recall, open_sessions(ground), ledger)
+        running = TaskRunning(answering, key_verifier(ground), ground.observers.tracer)
+        worker = make_worker(ground, running, bus, work_of(ground, concurrency, queues))
+        background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
+        for name, work in ground.work.items():
+            background.start(name, work)
+        private = PrivateRoutes(ground.metrics, lambda: worker.stopping, lambda: {"postgresql": ground.db.up})
+        yield WorkerParts(private_app(private), ground.metrics, worker)
+
+
+def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> Worker:
+    """With its upkeep registered."""
+    settings, news = ground.settings, News(ground.metrics, told_by(bus))
+    bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff)
+    runs = Runs(ground.db, running.ask, problem, news, unforeseen(ground), bounds)
+    upkeep = Upkeep(ground.db, news, settings.worker_dead_after, settings.task_result_ttl)
+    ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean}
+    return Worker(work, runs)
+
+
+def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
+    """Of a node that runs tasks too, NODE_TASKS at a time."""
+    running = TaskRunning(answering, verifier, ground.observers.tracer)
+    return make_worker(ground, running, bus, work_of(ground, ground.settings.node_tasks, []))
+
+
+def serve_beside(ground: Ground, worker: Worker) -> None:
+    """Run it until the stack closes, then drain it; to be called last, so that all it stands on is still there."""
+    serving = asyncio.create_task(worker.serve(), name="worker")
+
+    async def drain() -> None:
+        worker.stop()
+        await asyncio.wait([serving], timeout=ground.settings.worker_drain + LEAVE_S)
+        await end(serving)
+
+    ground.stack.push_async_callback(drain)
+
+
+def work_of(ground: Ground, concurrency: int, queues: Sequence[str]) -> Work:
+    settings = ground.settings
+    return Work(
+        name=ground.name,
+        dsn=settings.database_url.get_secret_value(),
+        concurrency=concurrency,
+        queues=queues,
+        drain_s=settings.worker_drain,
+        dead_after_s=settings.worker_dead_after,
+    )
+
+
+def unforeseen(ground: Ground) -> Unforeseen:
+    def told(error: Exception, task: Task) -> None:
+        ground.metrics.unhandled.labels("task").inc()
+        log.error("task.unhandled", task_id=str(task.id), exc_info=error)
+        ground.observers.reporter.capture(error, request_id=task.request_id, route="task")
+
+    return told
+
+
+def open_bus(ground: Ground, caching: Caching) -> Bus:
+    """To speak on, and to hear of flushes; a worker has no sockets."""
+
+    async def heard(entry: Entry) -> int:
+        if isinstance(entry.message, Flush):
+            caching.flushes.heard(entry.message.group, entry.message.before_ms)
+        return 0
+
+    shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
+    bus = Bus(heard, shared, ground.breaker, ground.metrics)
+    if ground.breaker:
+        ground.breaker.on_recovery(bus.recovered)
+    ground.work["bus"] = bus.run
+    return bus
