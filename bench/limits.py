@@ -106,5 +106,5 @@ def cost(what: str, figure: str, callers: int) -> Line:
 
 
 SCENARIO = Scenario(
-    "limits", measure, (*(cost(what, key, callers) for callers in CALLERS for key, what in COSTS), HELD)
+    "limits", measure, (*(cost(what, key, callers) for callers in CALLERS for key, what in COSTS), *HELD)
 )
