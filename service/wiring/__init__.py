@@ -47,7 +47,6 @@ from service.wiring.limits import Limits
 from service.wiring.live import Live
 from service.wiring.tasks import open_tasks
 from service.wiring.usage import open_ledger, reports
-from service.wiring.worker import node_worker, serve_beside
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,22 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         limits = Limits(ground, live.tracker)
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)
-        worker = node_worker(ground, chats.answering, live.verifier, live.bus) if settings.node_tasks else None
+        serve_tasks = tasks_beside(ground, chats, live) if settings.node_tasks else None
         node = make_node(ground, live, limits, caching, chats)
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
             background.start(name, work)
-        if worker:
-            serve_beside(ground, worker)
+        if serve_tasks:
+            serve_tasks()
         yield node
+
+
+def tasks_beside(ground: Ground, chats: Chats, live: Live) -> Callable[[], None]:
+    """A worker in this node; what is returned starts it. The engine is imported only here: it takes 16 MB."""
+    from service.wiring.worker import node_worker, serve_beside
+
+    worker = node_worker(ground, chats.answering, live.verifier, live.bus)
+    return lambda: serve_beside(ground, worker)
 
 
 def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chats: Chats) -> Node:
