@@ -13,6 +13,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from service.routes.completion_requests import UNSUPPORTED, WITHOUT_EFFECT, CompletionRequest
 from tests.nodes import RunningNode, node_settings, running
 from tests.upstream import Upstream
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 FRANCE: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -242,4 +243,9 @@ async def test_a_stream_that_breaks_is_an_error_in_the_ledger_and_not_a_client_t
     with pytest.raises(openai.APIError):
         async for _ in stream:
             pass
+
+    async def recorded() -> bool:  # the error is said before its row is durable
+        return bool(await node.rows("SELECT status FROM api_usage"))
+
+    await eventually(recorded)
     assert await node.rows("SELECT status FROM api_usage") == [(502,)]
