@@ -8,10 +8,12 @@ import itertools
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import redis
+import structlog
 
 from service.embedded.llm import Llm, start_llm
 from service.embedded.postgres import Postgres, start_postgres
@@ -173,3 +175,20 @@ async def told(
     sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "sentry_dsn": collector.sentry_dsn}
     async with running(node_settings(database_url, redis_url, model_server, **sinks)) as node:
         yield node
+
+
+class Events(list[str]):
+    """A processor of structlog's that keeps each event's name."""
+
+    def __call__(self, logger: Any, method: str, event: Any) -> Any:
+        self.append(event["event"])
+        raise structlog.DropEvent
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The events of the log, whoever configured it before."""
+    before, events = structlog.get_config(), Events()
+    structlog.configure(processors=[events], wrapper_class=structlog.make_filtering_bound_logger(0))
+    yield events
+    structlog.configure(**before)

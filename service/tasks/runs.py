@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from service.db.pool import Database
 from service.errors import AtpError, DatabaseRejected, DeadlinePassed, GivenUp, RunTooLong, Unavailable, UpstreamError
 from service.tasks import store
 from service.tasks.news import News
 from service.tasks.records import Task
-
-log = structlog.get_logger()
 
 LONGEST_BACKOFF_S = 300.0
 # What a model server says of a request that it will not understand the next time either: too long, say.

@@ -53,23 +53,11 @@ def otlp_exporter(settings: Settings) -> SpanExporter:
 
 def provider(settings: Settings, version: str) -> TracerProvider:
     about = {"service.name": "atp", "service.version": version, "deployment.environment.name": settings.environment}
-    resource = Resource.create(about)
     return TracerProvider(
         sampler=sampler(settings.otel_traces_sampler_arg),
-        resource=HashedResource(resource.attributes, resource.schema_url),
+        resource=Resource.create(about),
         shutdown_on_exit=False,
     )
-
-
-class HashedResource(Resource):
-    """The exporter puts every span under its resource in a dictionary, and the SDK writes JSON for each hash of one."""
-
-    _hash: int | None = None
-
-    def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = super().__hash__()
-        return self._hash
 
 
 def sampler(share: float) -> Sampler:

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import redis
-import structlog
 
 from service.cache.clock import SharedClock
 from service.cache.entry import CacheStore, Entry, digest, name_of
@@ -44,23 +43,6 @@ async def keeps_the_contract(store: CacheStore) -> None:
 
 async def gone(store: CacheStore) -> bool:
     return await store.get(B) is None
-
-
-class Events(list[str]):
-    """A processor of structlog's that keeps each event's name."""
-
-    def __call__(self, logger: Any, method: str, event: Any) -> Any:
-        self.append(event["event"])
-        raise structlog.DropEvent
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """The events of the log, whoever configured it before."""
-    before, events = structlog.get_config(), Events()
-    structlog.configure(processors=[events], wrapper_class=structlog.make_filtering_bound_logger(0))
-    yield events
-    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
-import structlog
 
 from service.errors import SettingsError, StateUnavailable
 from service.settings import load
@@ -182,23 +181,6 @@ def set_memory(url: str, most_bytes: int) -> None:
     """With 1 every write is refused: nothing may be evicted (`noeviction` is the default)."""
     with redis.Redis.from_url(url) as client:
         client.config_set("maxmemory", most_bytes)
-
-
-class Events(list[str]):
-    """A processor of structlog's that keeps each event's name."""
-
-    def __call__(self, logger: Any, method: str, event: Any) -> Any:
-        self.append(event["event"])
-        raise structlog.DropEvent
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """The events of the log, whoever configured it before."""
-    before, events = structlog.get_config(), Events()
-    structlog.configure(processors=[events], wrapper_class=structlog.make_filtering_bound_logger(0))
-    yield events
-    structlog.configure(**before)
 
 
 async def test_a_full_redis_is_an_outage_and_is_used_again_when_it_takes_writes(
