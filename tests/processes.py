@@ -38,40 +38,27 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
-class NodeProcess:
-    """`http` is a client of the public port, authenticated by `key`; `private` one of the private port.
+class ServiceProcess:
+    """A long-running `atp` command as a process of its own; its settings by their lower-case names."""
 
-    Both belong to the event loop of a test, inside `clients()`; the process itself outlives it.
-    """
+    command = "serve"
 
-    def __init__(self, folder: StateFolder, name: str, ports: tuple[int, int], **settings: Any) -> None:
-        """`ports` are the public and the private one; `settings` are the node's, by their lower-case names."""
-        self.name, self.key = name, ""
-        self._folder, self._settings = (
-            folder,
-            {**SETTINGS, "node_name": name, "usage_spool_dir": folder.path / "spool", **settings},
-        )
-        self._port, self._private_port = ports
-        self.url = f"http://{HOST}:{self._port}"
-        self.http: httpx2.AsyncClient
-        self.private: httpx2.AsyncClient
+    def __init__(self, folder: StateFolder, name: str, private_port: int, **settings: Any) -> None:
+        self.name = name
+        own = {"node_name": name, "usage_spool_dir": folder.path / "spool", "private_port": private_port}
+        self._folder, self.private_port, self._settings = folder, private_port, {**SETTINGS, **own, **settings}
         self._child: Child
 
     async def start(self) -> None:
         """Return once it answers."""
-        values = {**self._settings, "port": self._port, "private_port": self._private_port}
-        environment = [f"{name.upper()}={value}" for name, value in values.items()]
-        argv = ["/usr/bin/env", *environment, sys.executable, "-m", "service", "serve"]
+        environment = [f"{name.upper()}={value}" for name, value in self._settings.items()]
+        argv = ["/usr/bin/env", *environment, sys.executable, "-m", "service", self.command]
         self._child = Child(self._folder, self.name, Command(argv, cwd=ROOT))
         try:
-            await self._child.ready(lambda: answers(self._private_port, READY, b" 200 "), READY_S)
+            await self._child.ready(lambda: answers(self.private_port, READY, b" 200 "), READY_S)
         except BaseException:
             await self._child.kill()
             raise
-
-    @property
-    def private_url(self) -> str:
-        return f"http://{HOST}:{self._private_port}"
 
     async def kill(self) -> None:
         """As `kill -9`."""
@@ -89,6 +76,29 @@ class NodeProcess:
         self._child.signal(signal.SIGTERM)
         async with asyncio.timeout(EXIT_S):
             return await self._child.ended()
+
+    def log(self) -> str:
+        return self._child.log.read_text()
+
+
+class NodeProcess(ServiceProcess):
+    """`http` is a client of the public port, authenticated by `key`; `private` one of the private port.
+
+    Both belong to the event loop of a test, inside `clients()`; the process itself outlives it.
+    """
+
+    def __init__(self, folder: StateFolder, name: str, ports: tuple[int, int], **settings: Any) -> None:
+        """`ports` are the public and the private one; `settings` are the node's, by their lower-case names."""
+        port, private_port = ports
+        super().__init__(folder, name, private_port, port=port, **settings)
+        self.key = ""
+        self.url = f"http://{HOST}:{port}"
+        self.http: httpx2.AsyncClient
+        self.private: httpx2.AsyncClient
+
+    @property
+    def private_url(self) -> str:
+        return f"http://{HOST}:{self.private_port}"
 
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[None]:
@@ -108,7 +118,7 @@ class NodeProcess:
 
     def faults(self) -> list[str]:
         """What it logged with a traceback: nothing that these tests do to it may surprise it."""
-        return [line for line in self._child.log.read_text().splitlines() if '"exception"' in line]
+        return [line for line in self.log().splitlines() if '"exception"' in line]
 
     async def ready(self) -> bool:
         """Whether a load balancer would send it new work."""
