@@ -36,6 +36,8 @@ class Parameters(BaseModel):
 
     def over(self, base: "Parameters") -> "Parameters":
         """These parameters, and the base's where these are silent."""
+        if not base.model_fields_set:
+            return self
         given = {name: value for name, value in self if value is not None}
         return base.model_copy(update=given) if given else base
 

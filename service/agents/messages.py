@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from service.agents.catalogue import Model, Parameters
 
 Role = Literal["system", "user", "assistant"]
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """`name` tells participants of one role apart; empty: not said."""
 
     role: Role
@@ -23,8 +22,7 @@ class Message:
         return {"role": self.role, "content": self.content, **named}
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One call to a model."""
 
     model: Model
@@ -44,8 +42,7 @@ class Tokens:
         return Tokens(self.input + other.input, self.output + other.output, self.estimated or other.estimated)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole answer. `finish_reason` is the server's: stop, length, content_filter…
 
     `age_s` is None for one that was just given, else for how long it has been known: its tokens are 0, for nothing was
@@ -58,8 +55,7 @@ class Answer:
     age_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """The next piece of a streamed answer; `age_s` as in Answer."""
 
     text: str

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -17,8 +18,7 @@ OPERATION = "chat"
 PROPAGATOR = TraceContextTextMapPropagator()
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """One task for one agent, resolved: what to ask whom."""
 
     agent: Agent

@@ -1,14 +1,12 @@
 """What is asked of a store of windows, and what it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.limits.window import Window
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """`cost` requests of the caller behind `key`, who may make `limit` in `window_ms`."""
 
     key: str
@@ -17,8 +15,7 @@ class Hit:
     cost: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Whether they were admitted, how the windows stand after it, and the limit that was enforced."""
 
     admitted: bool

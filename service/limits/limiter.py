@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.limits.gathered import Gathered
 from service.limits.hits import Hit, Outcome, Windows
@@ -14,8 +14,7 @@ from service.telemetry.metrics import Metrics
 NONE: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """`enforced` is the limit's amount, or this node's part of it where `degraded`.
 
     `wait_s`: until one more request is admitted, if nobody else asks; None: so much at once never is. `reset_s`: until

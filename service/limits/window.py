@@ -9,11 +9,10 @@ A hit of some cost is admitted when used + cost <= limit. It is the weighting of
 begin with a caller's first hit. `lua/hit.lua` does the same sums.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """Two windows as they stand: what each admitted, and how long ago the current one began (less than its length)."""
 
     previous: int

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -23,6 +23,7 @@ from service.settings import Settings
 PIECE = re.compile(r".{1,80}(?:\s|$)|.{1,80}", re.DOTALL)
 # What ended otherwise (cut for its length, by a filter) may end well when it is asked again.
 WHOLE = "stop"
+NOTHING = Tokens()  # what a known answer costs
 
 
 class Kept(BaseModel):
@@ -42,7 +43,7 @@ class AnswerCodec:
     def decode(self, value: bytes) -> Item:
         """Raises ValueError for what is no answer."""
         kept = Kept.model_validate_json(value)
-        return Answer(kept.text, Tokens(), kept.finish_reason)
+        return Answer(kept.text, NOTHING, kept.finish_reason)
 
 
 def cacheable(final: Item) -> bool:
@@ -73,8 +74,7 @@ class Recall:
         return Recaller(self._runner, self._flights, Terms(kind, self._ttl_s[kind], owner, caller.caching))
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """How a chat's answers are kept: as what, for how long, for whom (empty: for all), and what its client allows."""
 
     kind: Kind
@@ -165,13 +165,13 @@ def age_of(reader: Reader[Item]) -> float | None:
 def recalled(answer: Answer, reader: Reader[Item]) -> Answer:
     """As this reader's own where its cost is: it began the call, or whoever did has left before the end."""
     age_s, pays = age_of(reader), reader.pays()
-    if age_s is None or (pays and answer.tokens != Tokens()):
+    if age_s is None or (pays and answer.tokens != NOTHING):
         return answer
     return repeated(answer, age_s)
 
 
 def repeated(answer: Answer, age_s: float) -> Answer:
-    return Answer(answer.text, Tokens(), answer.finish_reason, age_s)
+    return Answer(answer.text, NOTHING, answer.finish_reason, age_s)
 
 
 def digest(question: Question, owner: str) -> str:

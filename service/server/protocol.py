@@ -3,7 +3,6 @@
 import random
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol, cast
 
 import h11
@@ -16,6 +15,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
 
+from service.server.heads import response
 from service.server.refusals import RequestRefused, refusal
 from service.server.websocket import WebSocket, stream_arguments, wants_websocket
 
@@ -111,9 +111,15 @@ class HttpProtocol(H11Protocol):
             vars(self).pop(back, None)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response) and self.context.terminated.is_set() and event.status_code >= 200:
-            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
-        await super().stream_send(event)
+        if isinstance(event, Response) and event.status_code >= 200:
+            await self._send_h11_event(response(event.status_code, self._fields(event)))
+        else:
+            await super().stream_send(event)
+
+    def _fields(self, event: Response) -> list[tuple[bytes, bytes]]:
+        last = self.context.terminated.is_set() or self.keep_alive_requests >= self.config.keep_alive_max_requests
+        close = [(b"connection", b"close")] if last else []
+        return [*event.headers, *self.config.response_headers("h11"), *close]
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         if type(event) is h11.Response and self.connection.their_state is not h11.ERROR:

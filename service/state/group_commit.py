@@ -1,7 +1,7 @@
 """Group commit: those that come while one write is on its way share the next."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Outcome = TypeVar("Outcome")
@@ -19,8 +19,9 @@ class GroupCommit(Generic[Outcome]):
 
     def __init__(self, write: Callable[[], Awaitable[Outcome]], name: str) -> None:
         self._write, self._name = write, name
-        self._running: asyncio.Task[Outcome] | None = None
-        self._waiting: asyncio.Task[Outcome] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._joined: list[asyncio.Future[Outcome]] = []
 
     @property
     def idle(self) -> bool:
@@ -28,18 +29,37 @@ class GroupCommit(Generic[Outcome]):
 
     async def join(self) -> Outcome:
         """What came of the write that contains what was noted before this call; raises as `write`."""
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._joined.append(answered)
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._begin(self._running), name=self._name)
-        return await asyncio.shield(self._waiting)
+        return await answered
 
     async def close(self) -> None:
         """Wait for the writes on their way; each ends by its own deadline."""
         if tasks := [task for task in (self._running, self._waiting) if task]:
             await asyncio.wait(tasks)
 
-    async def _begin(self, before: asyncio.Task[Outcome] | None) -> Outcome:
+    async def _begin(self, before: asyncio.Task[None] | None) -> None:
         if before and not before.done():
             await asyncio.wait([before])
             await asyncio.sleep(0)  # those it answered may come again at once, and join
         self._running, self._waiting = self._waiting, None
-        return await self._write()
+        joined, self._joined = self._joined, []
+        try:
+            outcome = await self._write()
+        except asyncio.CancelledError:
+            for answered in joined:
+                answered.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - theirs who joined
+            for answered in waiting(joined):
+                answered.set_exception(error)
+        else:
+            for answered in waiting(joined):
+                answered.set_result(outcome)
+
+
+def waiting(joined: Iterable[asyncio.Future[Outcome]]) -> Iterator[asyncio.Future[Outcome]]:
+    """Those whose caller is still there."""
+    return (answered for answered in joined if not answered.done())

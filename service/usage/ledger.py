@@ -54,15 +54,20 @@ class Ledger:
 
     async def record(self, row: UsageRow) -> None:
         """Return once the row is durable; raises DatabaseUnavailable or DatabaseRejected when it is not."""
-        await asyncio.shield(self.enqueue(row))
+        await self._noted(row)
 
     def enqueue(self, row: UsageRow) -> asyncio.Future[None]:
         """Hand a row over without waiting, for callers that are being cancelled; a row that is lost is logged."""
+        durable = self._noted(row)
+        durable.add_done_callback(retrieve)
+        return durable
+
+    def _noted(self, row: UsageRow) -> asyncio.Future[None]:
+        """Whoever waits for it may be cancelled, and it with him: the row is made durable all the same."""
         if len(self._waiting) >= QUEUE_ROWS:
             self._lost(row)
             raise DatabaseUnavailable("Usage cannot be recorded now.")
-        durable = asyncio.get_running_loop().create_future()
-        durable.add_done_callback(asyncio.Future.exception)  # retrieved, whether or not anybody waits
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((row, durable))
         self._arrived.set()
         return durable
@@ -166,6 +171,12 @@ class Ledger:
 
 def committed(commit: Commit) -> bool:
     return commit.done() and not commit.cancelled() and commit.exception() is None
+
+
+def retrieve(durable: asyncio.Future[None]) -> None:
+    """Its exception, so that nobody is told of one that nobody waits for."""
+    if not durable.cancelled():
+        durable.exception()
 
 
 def acknowledge(batch: Iterable[Waiting]) -> None:

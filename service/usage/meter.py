@@ -1,11 +1,17 @@
 """What one request has used so far."""
 
+import random
 import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from service.usage.row import UsageRow
+
+
+def new_id() -> uuid.UUID:
+    """Of version 4 (RFC 9562). It need not be a secret, and uuid4() asks the kernel each time."""
+    return uuid.UUID(int=random.getrandbits(128), version=4)
 
 
 @dataclass
@@ -23,7 +29,7 @@ class Meter:
     cost_usd: float = 0.0
     cached: bool = False
     started: float = field(default_factory=time.perf_counter)
-    id: uuid.UUID = field(default_factory=uuid.uuid4)
+    id: uuid.UUID = field(default_factory=new_id)
     timestamp: datetime = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would take twice as long to make
 class UsageRow:
     """Its fields are api_usage's columns. `status` is HTTP's; 499: the client left."""
 
