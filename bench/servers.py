@@ -94,7 +94,11 @@ class Stage:
 
     @asynccontextmanager
     async def atp(
-        self, upstream_url: str = "http://127.0.0.1:9/v1", otlp_url: str = "", **settings: str
+        self,
+        upstream_url: str = "http://127.0.0.1:9/v1",
+        otlp_url: str = "",
+        program: str = "service",
+        **settings: str,
     ) -> AsyncIterator[Server]:
         """One node as `atp serve` runs it: JSON log of every request to a file, every trace exported when asked."""
         ports = free_port(), free_port()
@@ -107,7 +111,7 @@ class Stage:
             PROVIDERS=json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
             **settings,
         )
-        command = command_on(SERVER_CORE, environment, sys.executable, "-m", "service", "serve")
+        command = command_on(SERVER_CORE, environment, sys.executable, "-m", program, "serve")
         async with self._serving("atp", command, ports[0], "/healthz") as server:
             yield Server(server.port, server.pid, ports[1])
 
