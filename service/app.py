@@ -31,6 +31,7 @@ from service.routes.keys import KeyRoutes
 from service.routes.presence import HeartbeatRequest, PresenceRoutes
 from service.routes.session import TicketRoutes
 from service.routes.sessions import ConversationRoutes
+from service.routes.task_events import TaskEvents
 from service.routes.task_requests import BATCH_BYTES, TaskRequest
 from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
@@ -48,6 +49,7 @@ class Handlers:
     sessions: ConversationRoutes
     usage: UsageRoutes
     tasks: TaskRoutes
+    task_events: TaskEvents
     admin: AdminRoutes
     admin_cache: AdminCacheRoutes
     blocks: BlockRoutes
@@ -69,6 +71,7 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/api/v1/tasks", to.tasks.list_tasks, "chat"),
         Operation("GET", "/api/v1/tasks/{task_id}", to.tasks.read, "chat"),
         Operation("DELETE", "/api/v1/tasks/{task_id}", to.tasks.cancel, "chat"),
+        Operation("GET", "/api/v1/tasks/{task_id}/events", to.task_events.follow, "chat"),
         Operation("GET", "/api/v1/usage", to.usage.report, "read"),
         Operation("POST", "/api/v1/ws-tickets", to.tickets.create, "chat"),
         Operation("POST", "/api/v1/presence/heartbeat", to.presence.heartbeat, "chat", HeartbeatRequest),

@@ -33,6 +33,11 @@ Server-sent events, each with `event` and one `data` line of JSON: `delta` (a pi
 agent has finished: `agent`, `model`, `finish_reason`, `usage`), `error` (a problem; with `agent` only that one failed),
 and last `done` (`id`, `usage`), once the usage is durable.
 """
+TASK_EVENTS = """\
+Server-sent events, each with `event` and one `data` line of JSON: what the task is now, then what becomes of it:
+`queued`, `started`, `delta` (a piece of a task with `stream`: `agent`, `text`, `at`), and last `done`, `failed` or
+`cancelled`. All but `delta` have the `task` as a list of tasks shows it. `error`: the key has ended.
+"""
 CHUNKS = """\
 Server-sent events with one `data` line each: `chat.completion.chunk` objects, and last `[DONE]`, once the usage is
 durable. An `error` object ends the stream instead.
@@ -133,6 +138,8 @@ def media_type(path: str, media: str) -> Json:
     """The Media Type Object (section 4.8.14)."""
     if media == "text/event-stream" and path.startswith(OPENAI_PATHS):
         return {"schema": {"description": CHUNKS}}
+    if media == "text/event-stream" and path.endswith("/events"):
+        return {"schema": {"description": TASK_EVENTS}}
     found: Json = MEDIA[media]
     return found
 

@@ -19,9 +19,14 @@ HEADERS = {
 }
 
 
-def event(name: str, data: Any) -> bytes:
-    """One event; JSON has no raw line breaks, so one data line is enough."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), to_json(data))
+KEEP_ALIVE = b": \n\n"  # a comment, for whoever cuts connections that say nothing
+
+
+def event(name: str, data: Any, place: str | None = None) -> bytes:
+    """One event; JSON has no raw line breaks, so one data line is enough. `place` is its `id`: a client that comes
+    back says the last one it read, in Last-Event-ID."""
+    told = b"id: %b\n" % place.encode() if place else b""
+    return b"%bevent: %b\ndata: %b\n\n" % (told, name.encode(), to_json(data))
 
 
 def error_event(error: AtpError, request_id: str) -> bytes:

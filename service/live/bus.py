@@ -64,6 +64,11 @@ class Bus:
         """The seq up to which this node has handled everything; "" before Redis has told of any."""
         return str(self._delivery.position or "")
 
+    @property
+    def behind(self) -> bool:
+        """Whether what is published now would wait for Redis to come back: no time for what is soon old."""
+        return self._channels.degraded or bool(self._outbox and self._outbox.backlog)
+
     async def publish(self, message: AnyMessage) -> Published:
         """Say it to every node. Raises ValueError for a message larger than MESSAGE_BYTES."""
         outgoing = Outgoing(message)

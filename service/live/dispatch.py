@@ -7,6 +7,7 @@ from service.live.bus_entries import Entry
 from service.live.hub import Hub
 from service.live.messages import Blocked, Disconnect, Flush, Push
 from service.live.protocol import Close
+from service.live.watches import Watches
 
 Kind = Literal["key", "user", "address"]
 
@@ -21,13 +22,16 @@ class Dispatch:
         hub: Hub,
         heard_block: Callable[[Kind, str, float, str], None],
         heard_flush: Callable[[str | None, int], None],
+        watches: Watches,
     ) -> None:
         self._node, self._hub, self._heard_block, self._heard_flush = node, hub, heard_block, heard_flush
+        self._watches = watches
 
     async def deliver(self, entry: Entry) -> int:
         """Act on one entry; returns the hub's tick, for an entry that may come back."""
         message = entry.message
         if isinstance(message, Push):
+            self._watches.heard(entry, message)  # before anything waits: what the bus remembers, a watch has heard
             return await self._hub.push(message, entry.seq, entry.local_tick)
         if isinstance(message, Disconnect):
             self._hub.disconnect(message.user_id, message.session_id, Close.DISCONNECTED, message.reason)
@@ -47,5 +51,6 @@ class Dispatch:
     def _drain(self, rate: float) -> None:
         if rate:
             self._hub.start_draining(rate)
+            self._watches.end_all()
         else:
             self._hub.stop_draining()

@@ -145,12 +145,19 @@ class Broadcast(TypedDict):
 
 
 class Task(TypedDict):
-    """News of a task."""
+    """News of a task, or of a batch that was taken: then `batch_id` and `count`. `at`: so many characters of the
+    agent's answer came before this piece."""
 
     type: Literal["task"]
     id: str
     seq: NotRequired[str]
-    task: dict[str, Any]
+    event: Literal["queued", "started", "delta", "done", "failed", "cancelled"]
+    task: NotRequired[dict[str, Any]]
+    agent: NotRequired[str]
+    text: NotRequired[str]
+    at: NotRequired[int]
+    batch_id: NotRequired[str]
+    count: NotRequired[int]
 
 
 class Gap(TypedDict):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from service.agents.messages import Answer, Delta, Message
@@ -85,6 +85,31 @@ class Answering:
 
         Closed early, it leaves a row of what was used by then.
         """
+        try:
+            async with aclosing(self._accounted(chat, outcomes)) as accounted:
+                async for outcome in accounted:
+                    yield chat.event(outcome)
+            yield "done", {"id": str(chat.meter.id), "usage": chat.usage()}
+        except DatabaseUnavailable as error:
+            yield "error", {"error": problem(error, chat.request_id)}
+
+    async def complete_aloud(self, chat: Chat, tell: Callable[[str, str], None]) -> list[Outcome]:
+        """As `complete`, and `tell(agent, text)` hears each piece as it comes."""
+        ends: list[Outcome] = []
+        async with aclosing(self._accounted(chat, self.stream(chat))) as accounted:
+            async for outcome in accounted:
+                if isinstance(outcome.item, Delta):
+                    tell(outcome.question.agent.id, outcome.item.text)
+                else:
+                    ends.append(outcome)
+        places = {question.agent.id: place for place, question in enumerate(chat.questions)}
+        return sorted(ends, key=lambda end: places[end.question.agent.id])
+
+    async def _accounted(self, chat: Chat, outcomes: AsyncGenerator[Outcome, None]) -> AsyncGenerator[Outcome, None]:
+        """All but silent pieces; after the last one the usage is durable.
+
+        Closed early, it leaves a row of what was used by then. Raises DatabaseUnavailable.
+        """
         ends: list[Outcome] = []
         whole = False
         try:
@@ -95,12 +120,9 @@ class Answering:
                         ends.append(outcome)
                     elif not outcome.item.text:
                         continue
-                    yield chat.event(outcome)
+                    yield outcome
             whole = True
             await self._finish(chat, ends)
-            yield "done", {"id": str(chat.meter.id), "usage": chat.usage()}
-        except DatabaseUnavailable as error:
-            yield "error", {"error": problem(error, chat.request_id)}
         finally:
             if not whole:
                 self.left(chat)

@@ -9,6 +9,7 @@ from service.http.openapi_parts import Problem
 from service.routes.chat_answers import ChatAnswer, ChatAnswers
 from service.tasks.records import Status, Task
 
+Told = Literal["queued", "started", "delta", "done", "failed", "cancelled"]
 NAMES: dict[int, Literal["high", "normal", "low"]] = {1: "high", 0: "normal", -1: "low"}
 
 
@@ -60,6 +61,11 @@ def brief(task: Task) -> TaskBrief:
         "started_at": told(task.started_at),
         "finished_at": told(task.finished_at),
     }
+
+
+def event_of(status: Status) -> Told:
+    """What it is called when a task has come to this."""
+    return "started" if status == "running" else status
 
 
 def described(task: Task) -> dict[str, Any]:

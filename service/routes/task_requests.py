@@ -35,9 +35,11 @@ class TaskItem(BatchItem):
     """What a chat asks, to be answered when its turn has come.
 
     It starts at `not_before` at the earliest and, once `deadline` has passed, not at all. `priority` orders your own
-    tasks. `callback_url` is kept with it, and not called yet; its beginning must be among TASK_CALLBACK_URLS.
+    tasks. With `stream` its answer is told piece by piece, to your sockets and to `GET …/events`. `callback_url` is
+    kept with it, and not called yet; its beginning must be among TASK_CALLBACK_URLS.
     """
 
+    stream: bool = False
     priority: Literal["high", "normal", "low"] = "normal"
     not_before: Moment | None = None
     deadline: Moment | None = None
@@ -52,8 +54,9 @@ class TaskItem(BatchItem):
         return self
 
     def chat(self) -> dict[str, Any]:
-        """The body of the chat that it is."""
-        return self.model_dump(mode="json", include=set(BatchItem.model_fields), exclude_none=True)
+        """The body of the chat that it is, a ChatRequest."""
+        body = self.model_dump(mode="json", include=set(BatchItem.model_fields), exclude_none=True)
+        return body | {"stream": True} if self.stream else body
 
     def new(self) -> NewTask:
         priority = PRIORITIES[self.priority]
@@ -92,6 +95,14 @@ class TasksQuery(BaseModel):
 
 class TaskPath(BaseModel):
     task_id: uuid.UUID
+
+
+class LastEventHeader(BaseModel):
+    """As a client of server-sent events sends it by itself; what is no place of ours is as none."""
+
+    last_event_id: str | None = Field(
+        None, alias="Last-Event-ID", description="The last `id` that was read: what came after it is told first."
+    )
 
 
 def allowed(url: str, beginnings: list[str]) -> bool:

@@ -1,24 +1,32 @@
 """A task answered as the chat that it is: with its key's rights as they are now, and a usage row of its own."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from opentelemetry.trace import Link, SpanKind, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from service.agents.parallel import Outcome
 from service.keys.verifier import KeyVerifier
 from service.routes.answering import Answering
-from service.routes.chat_requests import BatchItem
-from service.routes.chats import Caller
+from service.routes.chat_requests import ChatRequest
+from service.routes.chats import Caller, Chat
+from service.tasks.pieces import Piece, Pieces
 from service.tasks.records import Task
 
 PROPAGATOR = TraceContextTextMapPropagator()
 
 
-class TaskRunning:
-    """`ask` is what a worker does with a task."""
+TellPiece = Callable[[Task, Piece], Awaitable[None]]
 
-    def __init__(self, answering: Answering, verifier: KeyVerifier, tracer: Tracer) -> None:
+
+class TaskRunning:
+    """`ask` is what a worker does with a task. `tell_piece` raises nothing."""
+
+    def __init__(self, answering: Answering, verifier: KeyVerifier, tracer: Tracer, tell_piece: TellPiece) -> None:
         self._answering, self._verifier, self._tracer = answering, verifier, tracer
+        self._tell_piece = tell_piece
 
     async def ask(self, task: Task) -> dict[str, Any]:
         """The answer, as `POST /api/v1/chat` gives it; raises AtpError, Unauthorized where the key has ended."""
@@ -26,11 +34,16 @@ class TaskRunning:
             span.set_attribute("atp.task_id", str(task.id))
             identity = await self._verifier.verify_hash(task.key_hash)
             identity.require("chat")
-            asked = BatchItem.model_validate(task.request)
+            asked = ChatRequest.model_validate(task.request)
             chat = await self._answering.begin(Caller(identity, task.request_id), asked)
-            outcomes = await self._answering.recall(chat) or await self._answering.complete(chat)
+            complete = partial(self._aloud, task) if asked.stream else self._answering.complete
+            outcomes = await self._answering.recall(chat) or await complete(chat)
             chat.raise_if_all_failed()
             return cast(dict[str, Any], chat.whole(outcomes))
+
+    async def _aloud(self, task: Task, chat: Chat) -> list[Outcome]:
+        async with Pieces(partial(self._tell_piece, task)) as pieces:
+            return await self._answering.complete_aloud(chat, pieces.add)
 
 
 def linked(task: Task) -> list[Link]:

@@ -1,24 +1,30 @@
 """What becomes of tasks: counted, and told to whoever wants to hear it."""
 
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from service.tasks.records import Task
 from service.tasks.store import JOB_LABEL, QUEUE
 from service.telemetry.metrics import Metrics
 
 Changed = Callable[[Task], Awaitable[None]]
+Batched = Callable[[str, UUID, int], Awaitable[None]]  # a user's batch of so many tasks was taken
+
+
+async def untold(user_id: str, batch_id: UUID, tasks: int) -> None:
+    """Nobody wants to hear of batches."""
 
 
 class News:
     """Times are PostgreSQL's. A change is counted where it is committed, so the sum over all processes is right."""
 
-    def __init__(self, metrics: Metrics, tell: Changed) -> None:
-        self._metrics, self._tell = metrics, tell
+    def __init__(self, metrics: Metrics, tell: Changed, tell_batch: Batched = untold) -> None:
+        self._metrics, self._tell, self.batched = metrics, tell, tell_batch
 
     async def changed(self, task: Task) -> None:
         if task.status == "running":
             self._started(task)
-        else:
+        elif task.status != "queued":
             self._ended(task)
         await self._tell(task)
 

@@ -65,7 +65,16 @@ class Tasks:
             await store.insert_tasks(connection, by, asked.tasks, order, asked.batch_id)
             if asked.key is not None:
                 await store.insert_submission(connection, by.user_id, asked.key, asked.digest, answer)
+            made = None if asked.batch_id else await store.select_task(connection, asked.tasks[0].id, by.user_id)
+        await self._tell(by, asked, made)
         return answer
+
+    async def _tell(self, by: Submitter, asked: Submission, made: Task | None) -> None:
+        """Of a batch once, however many tasks it has."""
+        if made is not None:
+            await self._news.changed(made)
+        elif asked.batch_id is not None:
+            await self._news.batched(by.user_id, asked.batch_id, len(asked.tasks))
 
     @staticmethod
     def _repeated(asked: Submission, digest: bytes, answer: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +89,11 @@ class Tasks:
         if task is None:
             raise NotFound("There is no such task.")
         return task
+
+    async def state(self, user_id: str, task_id: UUID) -> tuple[Status, int] | None:
+        """A task's status and attempts; None where it is not there."""
+        async with self._db.connection("select_task_state") as connection:
+            return await store.select_state(connection, task_id, user_id)
 
     async def page(
         self, user_id: str, status: Status | None, batch_id: UUID | None, after: Place | None, rows: int

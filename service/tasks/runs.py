@@ -112,7 +112,9 @@ class Runs:
 
     async def _put_back(self, task: Task, *, counted: bool) -> None:
         async with self._db.connection("put_back_task") as connection:
-            await store.put_back(connection, task, counted=counted)
+            waiting = await store.put_back(connection, task, counted=counted)
+        if waiting is not None:
+            await self._news.changed(waiting)
 
     async def _too_late(self, task_id: UUID) -> str:
         error = self._problem(DeadlinePassed(), "")

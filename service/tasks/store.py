@@ -49,6 +49,7 @@ SELECT procrastinate_defer_jobs_v1(array_agg(
     ::procrastinate_job_to_defer_v1))
 FROM made"""
 SELECT_TASK = f"SELECT {COLUMNS} FROM tasks WHERE id = %s AND user_id = %s"  # noqa: S608 - our own columns
+SELECT_STATE = "SELECT status, attempt FROM tasks WHERE id = %s AND user_id = %s"
 SELECT_PAGE = f"""
 SELECT {COLUMNS} FROM tasks
 WHERE user_id = %(user_id)s AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -67,9 +68,9 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'"""
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
-PUT_BACK = """
+PUT_BACK = f"""
 UPDATE tasks SET status = 'queued', attempt = attempt - %(uncounted)s, job_id = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'"""
+WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 CANCEL = f"""
 UPDATE tasks SET status = 'cancelled', finished_at = now()
 WHERE id = %s AND user_id = %s AND status IN ('queued', 'running') RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
@@ -115,6 +116,12 @@ async def select_task(connection: Connection, task_id: UUID, user_id: str) -> Ta
         return await (await cursor.execute(SELECT_TASK.encode(), (task_id, user_id))).fetchone()
 
 
+async def select_state(connection: Connection, task_id: UUID, user_id: str) -> tuple[Status, int] | None:
+    """Its status and attempts: a task itself may weigh megabytes."""
+    row = await (await connection.execute(SELECT_STATE, (task_id, user_id))).fetchone()
+    return (row[0], row[1]) if row else None
+
+
 async def select_page(
     connection: Connection,
     user_id: str,
@@ -151,10 +158,11 @@ async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]
         return await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id))).fetchone()
 
 
-async def put_back(connection: Connection, task: Task, *, counted: bool) -> bool:
-    """To the queue again; `counted`: the try was one."""
+async def put_back(connection: Connection, task: Task, *, counted: bool) -> Task | None:
+    """To the queue again; `counted`: the try was one. None where it was ended, or begun anew, by somebody else."""
     values = {"id": task.id, "attempt": task.attempt, "uncounted": int(not counted)}
-    return (await connection.execute(PUT_BACK, values)).rowcount == 1
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(PUT_BACK.encode(), values)).fetchone()
 
 
 async def cancel(connection: Connection, task_id: UUID, user_id: str) -> Task | None:

@@ -33,6 +33,7 @@ from service.routes.keys import KeyRoutes
 from service.routes.presence import PresenceRoutes
 from service.routes.session import TicketRoutes
 from service.routes.sessions import ConversationRoutes
+from service.routes.task_events import TaskEvents
 from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
 from service.routes.user_actions import UserActions
@@ -106,7 +107,7 @@ def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chat
     authenticator = Authenticator(live.verifier, live.tickets, live.blocks, ground.metrics)
     callers = Callers(networks(ground.settings.trusted_proxies))
     gate = Gate(authenticator, limits.limiters, live.blocks, callers, ground.metrics)
-    audit = Audit(ground.db)
+    audit, tasks = Audit(ground.db), open_tasks(ground, live.bus)
     handlers = Handlers(
         catalogue=CatalogueRoutes(chats.catalogue, ground.settings.catalogue_max_age),
         chat=chats.chat,
@@ -115,7 +116,8 @@ def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chat
         tickets=TicketRoutes(live.tickets),
         sessions=ConversationRoutes(chats.sessions),
         usage=UsageRoutes(reports(ground)),
-        tasks=TaskRoutes(open_tasks(ground, live.bus), chats.catalogue, ground.settings.task_callback_urls),
+        tasks=TaskRoutes(tasks, chats.catalogue, ground.settings.task_callback_urls),
+        task_events=TaskEvents(tasks, live.watches, live.bus, limits.slots, live.streams),
         admin=admin_routes(ground, live),
         admin_cache=AdminCacheRoutes(audit, caching.flushes, live.bus, chats.catalogue),
         blocks=BlockRoutes(audit, live.bus, live.blocks),

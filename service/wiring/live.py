@@ -19,6 +19,7 @@ from service.live.key_sweep import KeySweep
 from service.live.places import Caps, Places
 from service.live.socket import Patience
 from service.live.tickets import MemoryTickets, RedisTickets, Tickets, TicketStore
+from service.live.watches import Watches
 from service.presence.memory import MemoryPresence
 from service.presence.redis import RedisPresence
 from service.presence.sessions import Presence
@@ -57,6 +58,7 @@ class Live:
         self.metrics = SocketMetrics(ground.metrics)
         self.hub = Hub(Places(caps), self.metrics)
         self.streams = Streams()
+        self.watches = Watches(lambda: self.hub.draining)
         self.system = SystemStats(ground.started)
         self.blocks = Blocks(ground.db)
         self.verifier = key_verifier(ground)
@@ -66,11 +68,12 @@ class Live:
 
     def _bus(self) -> Bus:
         ground = self._ground
-        dispatch = Dispatch(ground.name, self.hub, self.blocks.heard, self._heard_flush)
+        dispatch = Dispatch(ground.name, self.hub, self.blocks.heard, self._heard_flush, self.watches)
         shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
         return Bus(dispatch.deliver, shared, ground.breaker, ground.metrics, on_gap=self._tell_gap)
 
     async def _tell_gap(self) -> None:
+        self.watches.doubt()
         await self.hub.tell_gap(self.bus.position)
 
     def start(self) -> None:
@@ -116,7 +119,8 @@ class Live:
         }
 
     async def let_go(self) -> None:
-        """Close every socket within DRAIN_SOCKETS_S, the chats under way last."""
+        """End what follows tasks, and close every socket within DRAIN_SOCKETS_S, the chats under way last."""
+        self.watches.end_all()
         await self.hub.let_go(max(DRAIN_RATE_LEAST, len(self.hub) / DRAIN_SOCKETS_S))
 
 

@@ -35,7 +35,7 @@ from service.wiring.cache import Caching
 from service.wiring.ground import Ground, open_ground
 from service.wiring.live import key_verifier
 from service.wiring.sessions import open_sessions
-from service.wiring.tasks import told_by
+from service.wiring.tasks import pieces_told_by, told_by
 from service.wiring.usage import open_ledger
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         recall = Recall(runner, caching.flights(AnswerCodec(), cacheable), settings)
         answering = Answering(runner, recall, open_sessions(ground), ledger)
-        running = TaskRunning(answering, key_verifier(ground), ground.observers.tracer)
+        running = TaskRunning(answering, key_verifier(ground), ground.observers.tracer, pieces_told_by(bus))
         worker = make_worker(ground, running, bus, work_of(ground, concurrency, queues))
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
@@ -88,7 +88,7 @@ def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> W
 
 def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
     """Of a node that runs tasks too, NODE_TASKS at a time."""
-    running = TaskRunning(answering, verifier, ground.observers.tracer)
+    running = TaskRunning(answering, verifier, ground.observers.tracer, pieces_told_by(bus))
     return make_worker(ground, running, bus, work_of(ground, ground.settings.node_tasks, []))
 
 
