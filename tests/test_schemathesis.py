@@ -144,6 +144,7 @@ class Targets:
             "DELETE /api/v1/sessions/{session_id}": self.session,
             "GET /api/v1/tasks/{task_id}": self.task,
             "DELETE /api/v1/tasks/{task_id}": self.task,
+            "GET /api/v1/tasks/{task_id}/events": self.ended_task,
             "DELETE /api/v1/keys/{key_prefix}": self.key,
             "POST /api/v1/keys/{key_prefix}/rotate": self.key,
             "DELETE /api/admin/users/{user_id}/block": lambda: {"user_id": self.block()["subject"]},
@@ -179,6 +180,12 @@ class Targets:
     def task(self) -> dict[str, str]:
         made = self._post("/api/v1/tasks", {"agent": "reasoning", "task": "Hello", "model": "good"})
         return {"task_id": made["ids"][0]}
+
+    def ended_task(self) -> dict[str, str]:
+        """Its events end at once."""
+        made = self.task()
+        self._http.delete(f"/api/v1/tasks/{made['task_id']}").raise_for_status()
+        return made
 
     def session(self) -> dict[str, str]:
         session_id = f"target-{next(self._made)}"
