@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     rate_limit_auth_failures: Rate = Field(
         "20/minute", description="Refused keys from one address, before further unknown keys of it get 429"
     )
-    streams_per_key: Count = Field(20, description="Streamed answers a key may have at the same time; more get 429")
+    streams_per_key: Count = Field(20, description="Streams, of answers or tasks, a key may have at once; more get 429")
     keys_per_user: Count = Field(100, description="Active API keys a user may have; more get 409")
 
     max_websocket_connections: Count = Field(10_000, description="WebSockets one node holds; more get 1013")

@@ -23,7 +23,9 @@ class Told(NamedTuple):
 
 
 class Reader:
-    """`next` waits for the next event; comments are skipped."""
+    """`next` waits for the next event; comments are skipped. `line` is the next line of any kind."""
+
+    COMMENT = ": "
 
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
@@ -39,6 +41,10 @@ class Reader:
                     return Told(fields["event"], json.loads(fields["data"]), fields.get("id", ""))
                 fields[name] = value
         return None
+
+    async def line(self) -> str:
+        async with asyncio.timeout(WAIT_S):
+            return await anext(self._lines)
 
     async def rest(self) -> list[Told]:
         found = []
@@ -68,7 +74,7 @@ async def following(node: RunningNode, task_id: str, last_id: str = "", key: str
 def names(told: list[Told]) -> list[str]:
     """In order, several pieces in a row as one."""
     found = [event.name for event in told]
-    return [name for place, name in enumerate(found) if name != "delta" or found[place - 1] != "delta"]
+    return [name for name, before in zip(found, ["", *found], strict=False) if (name, before) != ("delta", "delta")]
 
 
 def text_of(told: list[Told], agent: str = "reasoning") -> str:
