@@ -63,6 +63,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "task": mark("task"),
             "model": mark("model"),
             "parameters": {"stop": [mark("stop")]},
+            "stream": mark("stream"),
             "priority": mark("priority"),
             "not_before": mark("moment"),
             "deadline": mark("moment"),
