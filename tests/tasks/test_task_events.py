@@ -218,18 +218,24 @@ async def test_who_comes_back_to_what_ended_unheard_is_told_the_end(
         assert names(await reader.rest()) == ["done"]
 
 
-async def test_with_redis_killed_midway_the_end_still_comes(
-    impatient: None, database_url: str, own_valkey: OwnValkey, model_server: Upstream
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_with_redis_gone_midway_the_end_still_comes(
+    impatient: None, database_url: str, own_valkey: OwnValkey, model_server: Upstream, how: str
 ) -> None:
     settings = node_settings(database_url, own_valkey.url, model_server)
     async with running(settings) as node, working(settings):
         task_id = await one(node, **STREAMED)
         async with following(node, task_id) as reader:
             await reader.until("started")
-            await own_valkey.kill()
+            if how == "killed":
+                await own_valkey.kill()
+            else:
+                own_valkey.freeze()
             told = await reader.rest()
+            done = await read(node, task_id)
     assert told[-1].name == "done"
     assert told[-1].data["task"]["id"] == task_id
+    assert (done["attempts"], done["result"]["answer"]) == (1, "Paris is the capital.")
 
 
 async def test_a_stream_outlives_postgresql(
@@ -305,6 +311,14 @@ async def test_a_node_that_drains_ends_the_stream_so_that_the_client_goes_to_ano
         assert names(await reader.rest()) == ["queued"]
     async with following(other_node, task_id, told.id) as reader, working(node.settings):
         assert names(await reader.rest()) == ["started", "done"]
+
+
+async def test_a_node_that_an_administrator_drains_ends_it_too(node: RunningNode) -> None:
+    task_id = await one(node)
+    async with following(node, task_id) as reader:
+        await reader.until("queued")
+        assert (await node.http.post("/api/admin/drain", params={"rate": 100})).status_code == 202
+        assert await reader.rest() == []
 
 
 def say(redis_url: str, owner: str, payload: dict[str, Any], times: int = 1) -> None:
