@@ -3,6 +3,7 @@
 A complaint never quotes the value: it may be a secret.
 """
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.errors import SettingsError
 
 # What Redis and a 64-bit count hold with room to spare; \d would take every script's digits, $ a last line break.
 RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
+SHORTEST_SECRET, LONGEST_SECRET = 24, 64
 
 
 def rate(value: Any) -> str:
@@ -61,6 +63,19 @@ def one_line(value: SecretStr) -> SecretStr:
     return value
 
 
+def webhook_secrets(value: SecretStr) -> SecretStr:
+    """Secrets between spaces; of 24 to 64 bytes each, as the Standard Webhooks specification asks."""
+    for secret in one_line(value).get_secret_value().split():
+        coded = secret.removeprefix("whsec_")
+        try:
+            size = len(base64.b64decode(coded, validate=True)) if coded != secret else len(secret.encode())
+        except ValueError:
+            raise ValueError("must be base64 after whsec_") from None
+        if not SHORTEST_SECRET <= size <= LONGEST_SECRET:
+            raise ValueError(f"must be {SHORTEST_SECRET} to {LONGEST_SECRET} bytes long")
+    return value
+
+
 def postgresql_url(value: SecretStr) -> SecretStr:
     """What libpq understands; its own complaint is not shown, because it quotes the password."""
     try:
@@ -82,6 +97,7 @@ Rate = Annotated[str, BeforeValidator(rate), WithJsonSchema({"type": "string", "
 Names = Annotated[list[str], BeforeValidator(comma_separated)]
 Url = Annotated[str, AfterValidator(web_address)]
 OneLine = Annotated[SecretStr, AfterValidator(one_line)]
+WebhookSecrets = Annotated[SecretStr, AfterValidator(webhook_secrets)]
 PostgresqlUrl = Annotated[SecretStr, AfterValidator(postgresql_url)]
 Zone = Annotated[str, AfterValidator(zone)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -25,13 +25,14 @@ from service.setting_types import (
     Rate,
     Seconds,
     Url,
+    WebhookSecrets,
     Zone,
     blank_is_none,
     from_json,
     read_secret,
 )
 
-SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn"})
+SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn", "task_callback_secret"})
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -162,6 +163,16 @@ class Settings(BaseSettings):
     task_result_ttl: Count = Field(604_800, description="Seconds a task is kept after its end, with its result")
     task_callback_urls: Names = Field(
         [], description="Where tasks may call back: beginnings of URLs, e.g. https://hooks.example/atp/; empty: nowhere"
+    )
+    task_callback_secret: WebhookSecrets = Field(
+        SecretStr(""),
+        description="Signs callbacks: whsec_ and base64, or 24 characters or more; a second one after a space while "
+        "receivers change over; empty: unsigned",
+    )
+    task_callback_timeout: Seconds = Field(10.0, description="Seconds a receiver has to answer a callback")
+    task_callback_backoff: Seconds = Field(
+        5.0,
+        description="Seconds before a callback is tried again after its first failure; then twice as long each time",
     )
     node_tasks: Annotated[int, Field(ge=0, le=100)] = Field(
         0, description="Tasks that a node runs itself at the same time, as `atp dev` does; 0: workers run them all"

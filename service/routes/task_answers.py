@@ -1,13 +1,13 @@
 """What is answered of tasks."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
 from service.http.openapi_parts import Problem
 from service.routes.chat_answers import ChatAnswer, ChatAnswers
-from service.tasks.records import Status, Task
+from service.tasks.records import CallbackStatus, Status, Task
 
 Told = Literal["queued", "started", "delta", "done", "failed", "cancelled"]
 NAMES: dict[int, Literal["high", "normal", "low"]] = {1: "high", 0: "normal", -1: "low"}
@@ -28,12 +28,29 @@ class TaskBrief(TypedDict):
     finished_at: str | None
 
 
+class TaskCallback(TypedDict):
+    """Whether `url` has been told of the task's end: `status` is null before it; `attempts`: how often it was tried."""
+
+    url: str
+    status: CallbackStatus | None
+    attempts: int
+
+
 class TaskAnswer(TaskBrief):
     """`result` is what a chat would have been answered; `error` why there is none."""
 
     request: dict[str, Any]
     result: ChatAnswer | ChatAnswers | None
     error: Problem | None
+    callback: TaskCallback | None
+
+
+class TaskEnded(TypedDict):
+    """What is sent to a `callback_url`; `timestamp` is the task's end."""
+
+    type: Literal["task.done", "task.failed", "task.cancelled"]
+    timestamp: str
+    data: TaskBrief
 
 
 class TasksMade(TypedDict):
@@ -70,7 +87,25 @@ def event_of(status: Status) -> Told:
 
 def described(task: Task) -> dict[str, Any]:
     """A TaskAnswer."""
-    return {**brief(task), "request": task.request, "result": task.result, "error": task.error}
+    return {
+        **brief(task),
+        "request": task.request,
+        "result": task.result,
+        "error": task.error,
+        "callback": callback(task),
+    }
+
+
+def callback(task: Task) -> TaskCallback | None:
+    if task.callback_url is None:
+        return None
+    return {"url": task.callback_url, "status": task.callback_status, "attempts": task.callback_attempts}
+
+
+def ended(task: Task) -> TaskEnded:
+    """Of a task that is over."""
+    kind = cast(Literal["task.done", "task.failed", "task.cancelled"], f"task.{task.status}")
+    return {"type": kind, "timestamp": told(task.finished_at) or "", "data": brief(task)}
 
 
 def told(value: Any) -> str | None:

@@ -3,7 +3,6 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Discriminator, Field, RootModel, Tag, model_validator
 from pydantic_core import to_json
@@ -35,8 +34,9 @@ class TaskItem(BatchItem):
     """What a chat asks, to be answered when its turn has come.
 
     It starts at `not_before` at the earliest and, once `deadline` has passed, not at all. `priority` orders your own
-    tasks. With `stream` its answer is told piece by piece, to your sockets and to `GET …/events`. `callback_url` is
-    kept with it, and not called yet; its beginning must be among TASK_CALLBACK_URLS.
+    tasks. With `stream` its answer is told piece by piece, to your sockets and to `GET …/events`. Once the task is
+    over, `callback_url` is sent a POST that says so (see `callbacks`), again until it answers 2xx; it must begin with one
+    of TASK_CALLBACK_URLS, be plain ASCII, and have neither user nor fragment.
     """
 
     stream: bool = False
@@ -103,14 +103,3 @@ class LastEventHeader(BaseModel):
     last_event_id: str | None = Field(
         None, alias="Last-Event-ID", description="The last `id` that was read: what came after it is told first."
     )
-
-
-def allowed(url: str, beginnings: list[str]) -> bool:
-    """Whether a callback may go there: https or http, of the scheme, host and port of an allowed beginning, under its
-    path."""
-    asked = urlsplit(url)
-    for beginning in map(urlsplit, beginnings):
-        same = (asked.scheme, asked.netloc) == (beginning.scheme, beginning.netloc)
-        if same and (asked.path or "/").startswith(beginning.path.rstrip("/") + "/") and ".." not in asked.path:
-            return True
-    return False

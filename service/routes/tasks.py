@@ -16,7 +16,8 @@ from service.pages import Page, Place
 from service.routes.admin import idempotency_key
 from service.routes.admin_requests import RetryHeader, fitted
 from service.routes.task_answers import TaskAnswer, TasksMade, TasksPage, brief, described
-from service.routes.task_requests import TaskItem, TaskPath, TaskRequest, TasksQuery, allowed
+from service.routes.task_requests import TaskItem, TaskPath, TaskRequest, TasksQuery
+from service.tasks.allow_list import AllowList
 from service.tasks.queue import Submission, Tasks, digest_of
 from service.tasks.records import NewTask, Submitter, Task
 
@@ -31,7 +32,7 @@ class TaskRoutes:
     """What it answers is somebody's words, so nobody on the way may keep it."""
 
     def __init__(self, tasks: Tasks, catalogue: Catalogue, callback_urls: list[str]) -> None:
-        self._tasks, self._catalogue, self._callback_urls = tasks, catalogue, callback_urls
+        self._tasks, self._catalogue, self._callbacks = tasks, catalogue, AllowList(callback_urls)
 
     @answers(
         TasksMade,
@@ -56,7 +57,7 @@ class TaskRoutes:
         """What could not be answered is refused now; raises NotFound or Invalid."""
         for agent in item.agent_ids():
             self._catalogue.model(item.model, self._catalogue.agent(agent))
-        if item.callback_url and not allowed(item.callback_url, self._callback_urls):
+        if item.callback_url is not None and self._callbacks.beginning(item.callback_url) is None:
             raise Invalid(errors=[{"field": "callback_url", "message": "is not among TASK_CALLBACK_URLS"}])
         return item.new()
 

@@ -31,8 +31,8 @@ class News:
     def retried(self) -> None:
         self._metrics.tasks.labels(JOB_LABEL, "retried").inc()
 
-    def recovered(self, tasks: int) -> None:
-        self._metrics.tasks.labels(JOB_LABEL, "recovered").inc(tasks)
+    def recovered(self, tasks: int, label: str = JOB_LABEL) -> None:
+        self._metrics.tasks.labels(label, "recovered").inc(tasks)
 
     def _started(self, task: Task) -> None:
         if task.attempt == 1 and task.started_at:  # a later run has waited for other reasons

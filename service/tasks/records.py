@@ -6,6 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
+CallbackStatus = Literal["pending", "delivered", "failed"]
 OPEN: tuple[Status, ...] = ("queued", "running")
 
 
@@ -33,7 +34,7 @@ class Submitter:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of `tasks`."""
+    """A row of `tasks`. `callback_status` is None until the task is over, and without a callback_url."""
 
     id: UUID
     batch_id: UUID | None
@@ -55,3 +56,5 @@ class Task:
     finished_at: datetime | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
+    callback_status: CallbackStatus | None
+    callback_attempts: int

@@ -131,7 +131,7 @@ def refused(error: AtpError) -> bool:
     return error.extra.get("upstream_status") in REFUSALS
 
 
-def backoff_s(first_s: float, failures: int) -> float:
+def backoff_s(first_s: float, failures: int, longest_s: float = LONGEST_BACKOFF_S) -> float:
     """Jittered by half, so that what failed together comes back apart."""
     jitter: float = random.uniform(0.5, 1.5)  # noqa: S311
-    return min(LONGEST_BACKOFF_S, first_s * 2.0 ** (failures - 1)) * jitter
+    return min(longest_s, first_s * 2.0 ** (failures - 1)) * jitter

@@ -5,7 +5,7 @@ lock, which is unique among waiting jobs and so finds it (procrastinate's `schem
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,13 @@ from pydantic_core import to_json
 
 from service.pages import Place
 from service.tasks.records import NewTask, Status, Submitter, Task
-from service.tasks.turns import Waiting
+from service.tasks.turns import EPOCH, LATEST, TURN_S, Waiting
 
 Connection = AsyncConnection[Any]
 
 QUEUE, JOB = "chat", "run_task"
 JOB_LABEL = "chat"  # in metrics
+CALLBACK_QUEUE, CALLBACK_JOB, CALLBACK_LABEL = "callbacks", "run_callback", "callback"
 COLUMNS = ", ".join(field.name for field in fields(Task))
 # Statements that follow see what was committed while this one waited; within one statement they would not.
 LOCK_USER = "SELECT pg_advisory_xact_lock(hashtextextended('tasks:' || %s, 0))"
@@ -79,6 +80,19 @@ CANCEL_WAITING_JOB = """
 SELECT procrastinate_cancel_job_v1(id, false, true) FROM procrastinate_jobs
 WHERE queueing_lock = %s::text AND status = 'todo'"""
 CANCEL_RUNNING_JOB = "SELECT procrastinate_cancel_job_v1(%s, true, false)"
+# A user's callbacks stand behind one another as his tasks did (`turns.py`): those that a silent receiver holds up let
+# other users' pass. The job's lock is not the task's own, which its run may still have.
+CALL_BACK = """
+WITH due AS (
+    UPDATE tasks SET callback_status = 'pending', turn = least(%(latest)s, greatest(
+        extract(epoch FROM now() - %(epoch)s)::bigint, %(turn_s)s + (
+            SELECT max(turn) FROM tasks AS mine WHERE mine.user_id = tasks.user_id AND callback_status = 'pending')))
+    WHERE id = %(id)s RETURNING id, turn
+)
+SELECT procrastinate_defer_jobs_v1(array_agg(
+    (%(queue)s, %(job)s, -turn, NULL, 'callback:' || id, jsonb_build_object('task_id', id), NULL)
+    ::procrastinate_job_to_defer_v1))
+FROM due"""
 SELECT_SUBMISSION = "SELECT body_digest, answer FROM task_submissions WHERE user_id = %s AND key = %s"
 INSERT_SUBMISSION = "INSERT INTO task_submissions (user_id, key, body_digest, answer) VALUES (%s, %s, %s, %s)"
 
@@ -143,19 +157,31 @@ async def start(connection: Connection, task_id: UUID, job_id: int) -> Task | No
         return await (await cursor.execute(START.encode(), {"id": task_id, "job_id": job_id})).fetchone()
 
 
+async def call_back(connection: Connection, task: Task) -> Task:
+    """Of a task that this transaction ends: the job that tells its receiver, if it has one."""
+    if task.callback_url is None:
+        return task
+    place = {"epoch": EPOCH, "turn_s": TURN_S, "latest": LATEST}
+    await connection.execute(CALL_BACK, {"id": task.id, "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB, **place})
+    return replace(task, callback_status="pending")
+
+
 async def finish(
     connection: Connection, task: Task, status: Status, result: dict[str, Any] | None, error: dict[str, Any] | None
 ) -> bool:
     """False where it was ended, or begun anew, by somebody else."""
     values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
     ended = await connection.execute(FINISH, {"id": task.id, "attempt": task.attempt, "status": status, **values})
+    if ended.rowcount == 1:
+        await call_back(connection, task)
     return ended.rowcount == 1
 
 
 async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]) -> Task | None:
     """The task, now failed, if its deadline has passed."""
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
-        return await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id))).fetchone()
+        late = await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id))).fetchone()
+    return await call_back(connection, late) if late else None
 
 
 async def put_back(connection: Connection, task: Task, *, counted: bool) -> Task | None:
@@ -169,11 +195,12 @@ async def cancel(connection: Connection, task_id: UUID, user_id: str) -> Task | 
     """The task, now cancelled, and its job with it; None where there is none that is open."""
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
         task = await (await cursor.execute(CANCEL.encode(), (task_id, user_id))).fetchone()
-    if task:
-        await connection.execute(CANCEL_WAITING_JOB, (task.id,))
-        if task.job_id is not None:
-            await connection.execute(CANCEL_RUNNING_JOB, (task.job_id,))
-    return task
+    if task is None:
+        return None
+    await connection.execute(CANCEL_WAITING_JOB, (task.id,))
+    if task.job_id is not None:
+        await connection.execute(CANCEL_RUNNING_JOB, (task.job_id,))
+    return await call_back(connection, task)
 
 
 async def select_submission(connection: Connection, user_id: str, key: str) -> tuple[bytes, dict[str, Any]] | None:

@@ -1,9 +1,9 @@
 """What every worker does beside its tasks: gives back those of dead workers, and deletes what is over.
 
-1. Every few seconds: jobs of workers without a sign of life are deleted, and their tasks get new ones. A new job, for
-   the old one's worker may only have been frozen: what it does to its job must not touch another's.
-2. Every minute: a task that waits or runs and has no job gets one (no fault known leads there; a bug might), and the
-   engine's jobs that nobody will run are deleted.
+1. Every few seconds: jobs of workers without a sign of life are deleted, and their tasks and callbacks get new ones. A
+   new job, for the old one's worker may only have been frozen: what it does to its job must not touch another's.
+2. Every minute: a task that waits or runs, or whose callback is due, and that has no job gets one (no fault known leads
+   there; a bug might), and the engine's jobs that nobody will run are deleted.
 3. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
    so many at a time.
 
@@ -20,6 +20,7 @@ from service.db.pool import Database
 from service.errors import Unavailable
 from service.tasks import store, upkeep_store
 from service.tasks.news import News
+from service.tasks.store import CALLBACK_LABEL, JOB_LABEL
 
 log = structlog.get_logger()
 
@@ -56,7 +57,9 @@ class Upkeep:
                 return
             dead = await upkeep_store.delete_dead_jobs(connection, self._dead_after_s)
             again = await upkeep_store.insert_jobs(connection, dead)
+            call_again = await upkeep_store.insert_callback_jobs(connection, dead)
         self._told("task.recovered", again)
+        self._told("task.callback_recovered", call_again, CALLBACK_LABEL)
 
     async def clean_once(self) -> None:
         async with self._db.connection("mend_tasks") as connection:
@@ -64,14 +67,17 @@ class Upkeep:
                 return
             await upkeep_store.delete_idle_jobs(connection)
             again = await upkeep_store.insert_jobs(connection, await upkeep_store.select_jobless(connection))
+            uncalled = await upkeep_store.select_uncalled(connection)
+            call_again = await upkeep_store.insert_callback_jobs(connection, uncalled)
         self._told("task.had_no_job", again)
+        self._told("task.callback_had_no_job", call_again, CALLBACK_LABEL)
         await self._until_few(lambda connection: upkeep_store.delete_finished(connection, self._kept_s, ROWS))
         await self._until_few(lambda connection: upkeep_store.delete_submissions(connection, ROWS))
 
-    def _told(self, event: str, tasks: list[UUID]) -> None:
+    def _told(self, event: str, tasks: list[UUID], label: str = JOB_LABEL) -> None:
         for task_id in tasks:
             log.warning(event, task_id=str(task_id))
-        self._news.recovered(len(tasks))
+        self._news.recovered(len(tasks), label)
 
     async def _until_few(self, delete: Callable[[store.Connection], Awaitable[int]]) -> None:
         deleted = ROWS

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.tasks.store import JOB, QUEUE, Connection
+from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE, Connection
 
 # The engine forgets a worker that was silent for long; its jobs then have none.
 DELETE_DEAD_JOBS = """
@@ -29,6 +29,23 @@ SELECT_JOBLESS = """
 SELECT id FROM tasks
 WHERE status IN ('queued', 'running') AND NOT EXISTS (
     SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))"""
+# Those whose receiver is still to be told.
+INSERT_CALLBACK_JOBS = """
+WITH again AS (
+    SELECT id, turn FROM tasks
+    WHERE id = ANY (%(ids)s) AND callback_status = 'pending' AND NOT EXISTS (
+        SELECT FROM procrastinate_jobs WHERE queueing_lock = 'callback:' || tasks.id AND status IN ('todo', 'doing'))
+), made AS (
+    SELECT procrastinate_defer_jobs_v1(array_agg(
+        (%(queue)s, %(job)s, -turn, NULL, 'callback:' || id, jsonb_build_object('task_id', id), NULL)
+        ::procrastinate_job_to_defer_v1))
+    FROM again HAVING count(*) > 0
+)
+SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
+SELECT_UNCALLED = """
+SELECT id FROM tasks
+WHERE callback_status = 'pending' AND NOT EXISTS (
+    SELECT FROM procrastinate_jobs WHERE queueing_lock = 'callback:' || tasks.id AND status IN ('todo', 'doing'))"""
 # Such as one that was cancelled while its worker gave it back.
 DELETE_IDLE_JOBS = "DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
 DELETE_FINISHED = """
@@ -40,7 +57,7 @@ DELETE FROM task_submissions WHERE ctid = ANY (ARRAY(
 
 
 async def delete_dead_jobs(connection: Connection, dead_after_s: float) -> list[UUID]:
-    """The tasks of the jobs of workers that gave no sign of life for so long."""
+    """The tasks of the jobs, runs and callbacks, of workers that gave no sign of life for so long."""
     found = await (await connection.execute(DELETE_DEAD_JOBS, (dead_after_s,))).fetchall()
     await connection.execute(PRUNE_WORKERS, (dead_after_s,))
     return [row[0] for row in found]
@@ -56,6 +73,19 @@ async def insert_jobs(connection: Connection, ids: Sequence[UUID]) -> list[UUID]
 
 async def select_jobless(connection: Connection) -> list[UUID]:
     return [row[0] for row in await (await connection.execute(SELECT_JOBLESS)).fetchall()]
+
+
+async def insert_callback_jobs(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Those that got one."""
+    if not ids:
+        return []
+    given = {"ids": list(ids), "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB}
+    return [row[0] for row in await (await connection.execute(INSERT_CALLBACK_JOBS, given)).fetchall()]
+
+
+async def select_uncalled(connection: Connection) -> list[UUID]:
+    """Tasks that are over whose receiver is still to be told, and for which there is no job."""
+    return [row[0] for row in await (await connection.execute(SELECT_UNCALLED)).fetchall()]
 
 
 async def delete_idle_jobs(connection: Connection) -> None:

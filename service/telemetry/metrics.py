@@ -160,12 +160,12 @@ class Metrics:
     def _tasks(self) -> None:
         self.tasks = self._counter(
             "atp_tasks",
-            "Tasks: done, failed, cancelled; retried, after a fault of the model server; recovered from a dead worker",
+            "Tasks and callbacks: done, failed, cancelled; retried, after another's fault; recovered from a dead worker",
             *("task", "outcome"),
         )
         self.task_duration = self._histogram(
             "atp_task_duration_seconds",
-            "Time of a task's last run, from its start to its end",
+            "Time of a task's last run, from its start to its end; of each try of a callback",
             "task",
             buckets=TASK_RUN_S,
         )

@@ -85,7 +85,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         limits = Limits(ground, live.tracker)
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)
-        serve_tasks = tasks_beside(ground, chats, live) if settings.node_tasks else None
+        serve_tasks = await tasks_beside(ground, chats, live) if settings.node_tasks else None
         node = make_node(ground, live, limits, caching, chats)
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
@@ -95,11 +95,11 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         yield node
 
 
-def tasks_beside(ground: Ground, chats: Chats, live: Live) -> Callable[[], None]:
+async def tasks_beside(ground: Ground, chats: Chats, live: Live) -> Callable[[], None]:
     """A worker in this node; what is returned starts it. The engine is imported only here: it takes 16 MB."""
     from service.wiring.worker import node_worker, serve_beside
 
-    worker = node_worker(ground, chats.answering, live.verifier, live.bus)
+    worker = await node_worker(ground, chats.answering, live.verifier, live.bus)
     return lambda: serve_beside(ground, worker)
 
 

@@ -32,6 +32,7 @@ from service.tasks.worker import Work, Worker
 from service.telemetry.loop import watch_loop
 from service.telemetry.metrics import Metrics
 from service.wiring.cache import Caching
+from service.wiring.callbacks import open_callbacks
 from service.wiring.ground import Ground, open_ground
 from service.wiring.live import key_verifier
 from service.wiring.sessions import open_sessions
@@ -68,7 +69,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         recall = Recall(runner, caching.flights(AnswerCodec(), cacheable), settings)
         answering = Answering(runner, recall, open_sessions(ground), ledger)
         running = TaskRunning(answering, key_verifier(ground), ground.observers.tracer, pieces_told_by(bus))
-        worker = make_worker(ground, running, bus, work_of(ground, concurrency, queues))
+        worker = await make_worker(ground, running, bus, work_of(ground, concurrency, queues))
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
             background.start(name, work)
@@ -76,20 +77,20 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         yield WorkerParts(private_app(private), ground.metrics, worker)
 
 
-def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> Worker:
+async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> Worker:
     """With its upkeep registered."""
     settings, news = ground.settings, News(ground.metrics, told_by(bus))
     bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff)
     runs = Runs(ground.db, running.ask, problem, news, unforeseen(ground), bounds)
     upkeep = Upkeep(ground.db, news, settings.worker_dead_after, settings.task_result_ttl)
     ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean}
-    return Worker(work, runs)
+    return Worker(work, runs, await open_callbacks(ground, unforeseen(ground)))
 
 
-def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
+async def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
     """Of a node that runs tasks too, NODE_TASKS at a time."""
     running = TaskRunning(answering, verifier, ground.observers.tracer, pieces_told_by(bus))
-    return make_worker(ground, running, bus, work_of(ground, ground.settings.node_tasks, []))
+    return await make_worker(ground, running, bus, work_of(ground, ground.settings.node_tasks, []))
 
 
 def serve_beside(ground: Ground, worker: Worker) -> None:

@@ -1,0 +1,28 @@
+"""SQL of callbacks. Every function takes the connection first; parameters are bound."""
+
+from dataclasses import fields
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from service.tasks.records import CallbackStatus, Task
+from service.tasks.store import Connection
+
+# What may be large is left out: nobody is told of it.
+LARGE = {"request": "'{}'::jsonb AS request", "result": "NULL::jsonb AS result", "error": "NULL::jsonb AS error"}
+COLUMNS = ", ".join(LARGE.get(field.name, field.name) for field in fields(Task))
+BEGIN = f"""
+UPDATE tasks SET callback_attempts = callback_attempts + 1
+WHERE id = %s AND callback_status = 'pending' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+END = "UPDATE tasks SET callback_status = %s WHERE id = %s AND callback_status = 'pending'"
+
+
+async def begin(connection: Connection, task_id: UUID) -> Task | None:
+    """The task without what may be large, this try counted; None where there is nothing to tell any more."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        return await (await cursor.execute(BEGIN.encode(), (task_id,))).fetchone()
+
+
+async def end(connection: Connection, task_id: UUID, status: CallbackStatus) -> bool:
+    """False where another run has ended it."""
+    return (await connection.execute(END, (status, task_id))).rowcount == 1

@@ -1,0 +1,104 @@
+"""Telling a receiver that a task is over: one try, and what becomes of the callback.
+
+The job was made in the transaction that ended the task, so no crash loses it. It is delivered at least once: a worker
+may die between the receiver's answer and its own note of it. `webhook-id`, the task's id, is the same each time.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from service.db.pool import Database
+from service.tasks import callback_store, webhooks
+from service.tasks.allow_list import AllowList
+from service.tasks.receivers import Message, Receivers, Undelivered
+from service.tasks.records import CallbackStatus, Task
+from service.tasks.runs import Again, Unforeseen, backoff_s
+from service.tasks.store import CALLBACK_LABEL
+from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+LONGEST_BACKOFF_S = 3600.0
+# From 5 s on the waits double up to an hour: 85 minutes for the first ten, then 23 hours.
+TRIES = 34
+
+Body = Callable[[Task], bytes]  # what is told of a task that is over
+
+
+@dataclass(frozen=True)
+class Terms:
+    """To whom callbacks may go, `keys` that sign them (none: unsigned), and the wait after the first failure."""
+
+    allowed: AllowList
+    keys: list[bytes]
+    backoff_s: float
+
+
+class Callbacks:
+    def __init__(
+        self, db: Database, receivers: Receivers, body: Body, terms: Terms, metrics: Metrics, unforeseen: Unforeseen
+    ) -> None:
+        self._db, self._receivers, self._body, self._terms = db, receivers, body, terms
+        self._metrics, self._unforeseen = metrics, unforeseen
+
+    async def run(self, task_id: UUID) -> str:
+        """What became of it: delivered, failed, or gone where there was nothing to do.
+
+        Raises:
+            Again: it shall be tried again.
+            DatabaseUnavailable: what became of it could not be noted.
+        """
+        async with self._db.connection("begin_callback") as connection:
+            task = await callback_store.begin(connection, task_id)
+        if task is None:  # deleted, say
+            return "gone"
+        beginning = self._terms.allowed.beginning(task.callback_url or "")
+        started = time.perf_counter()
+        try:
+            await self._tell(task, beginning)
+        except Undelivered as error:
+            return await self._undelivered(task, beginning, error)
+        finally:
+            self._metrics.task_duration.labels(CALLBACK_LABEL).observe(time.perf_counter() - started)
+        return await self._ended(task, "delivered")
+
+    async def _tell(self, task: Task, beginning: str | None) -> None:
+        """Raises Undelivered, also where the settings no longer allow what they did."""
+        if beginning is None:
+            raise Undelivered("not_allowed", for_good=True)
+        try:
+            body = self._body(task)
+            headers = webhooks.headers(self._terms.keys, str(task.id), int(time.time()), body)
+            await self._receivers.post(Message(task.callback_url or "", headers, body))
+        except Undelivered:
+            raise
+        except Exception as error:  # noqa: BLE001 - the worker's loop: logged, counted, reported
+            self._unforeseen(error, task)
+            raise Undelivered("unforeseen") from None
+
+    async def _undelivered(self, task: Task, beginning: str | None, error: Undelivered) -> str:
+        """The log has the allowed beginning: what follows it may hold the receiver's secrets."""
+        if not error.for_good and task.callback_attempts < TRIES:
+            self._metrics.tasks.labels(CALLBACK_LABEL, "retried").inc()
+            wait_s = backoff_s(self._terms.backoff_s, task.callback_attempts, LONGEST_BACKOFF_S)
+            raise Again(max(wait_s, min(error.after_s, LONGEST_BACKOFF_S))) from None
+        log.warning(
+            "task.callback_failed",
+            task_id=str(task.id),
+            receiver=beginning,
+            reason=error.reason,
+            attempts=task.callback_attempts,
+        )
+        return await self._ended(task, "failed")
+
+    async def _ended(self, task: Task, status: CallbackStatus) -> str:
+        async with self._db.connection("end_callback") as connection:
+            ours = await callback_store.end(connection, task.id, status)
+        if not ours:
+            return "gone"
+        self._metrics.tasks.labels(CALLBACK_LABEL, "done" if status == "delivered" else "failed").inc()
+        return status
