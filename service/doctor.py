@@ -15,6 +15,7 @@ from service.db.pool import one_connection
 from service.errors import AtpError, DatabaseUnavailable, SettingsError, StateUnavailable, last_line
 from service.settings import Settings
 from service.state.redis import RedisState
+from service.tasks.allow_list import AllowList
 from service.telemetry.metrics import Metrics
 
 TIMEOUT_S = 5.0
@@ -35,6 +36,8 @@ Check = Callable[[Settings], Awaitable[str]]
 async def examine(settings: Settings) -> int:
     """Run every check; prints a line each; 1 when any found a fault."""
     checks: dict[str, Check] = {"PostgreSQL": postgresql, "Redis": redis, "agents": agents}
+    if settings.task_callback_urls:
+        checks["callbacks"] = callbacks
     if settings.otel_exporter_otlp_endpoint:
         checks["OTLP"] = otlp
     if settings.sentry_dsn.get_secret_value():
@@ -89,6 +92,16 @@ async def redis(settings: Settings) -> str:
     except StateUnavailable as error:
         raise Fault(f"{error.__cause__ or error}", "check REDIS_URL; ATP runs without Redis, degraded") from None
     return f"answers within {settings.redis_request_timeout} s"
+
+
+async def callbacks(settings: Settings) -> str:
+    for beginning in settings.task_callback_urls:
+        if AllowList([beginning]).beginning(beginning) is None:
+            raise Fault(f"{beginning} allows nothing", "give TASK_CALLBACK_URLS as https://host/path/, in ASCII")
+    allowed = f"{len(settings.task_callback_urls)} beginning(s) of URLs allowed"
+    if settings.task_callback_secret.get_secret_value():
+        return f"{allowed}, signed"
+    return f"{allowed}, NOT signed: receivers cannot tell them from anybody's; set TASK_CALLBACK_SECRET"
 
 
 async def agents(settings: Settings) -> str:

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "working": ["background", "serving", "wiring", "server", *GROUND],
     "serving": ["wiring", "server", "db", *GROUND],
     "embedded": ["serving", "server", "keys", "db", "background", "errors", "settings"],
-    "doctor": ["agents", "db", "state", *GROUND],
+    "doctor": ["agents", "tasks", "db", "state", *GROUND],
     "commands": [
         "agents",
         "embedded",

@@ -25,6 +25,7 @@ class Contract:
     segments: type[BaseModel] | None = None  # the path's parameters; any string, where it is silent
     headers: type[BaseModel] | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)  # of the body, by a word for each
+    calls: Mapping[str, Any] = field(default_factory=dict)  # field of the body with a URL -> what is sent there later
     errors: tuple[type[AtpError], ...] = ()  # beside those that every operation, or every one with a body, may give
 
 

@@ -16,6 +16,7 @@ from service.http.openapi_parts import (
     OPENAI_HEADERS,
     PARAMETERS,
     SECURITY_SCHEMES,
+    WEBHOOK_HEADERS,
     Json,
     OpenAIError,
     Problem,
@@ -46,6 +47,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
     """Every operation of the table; `version` is the package's."""
     models = [model for operation in operations for model in (operation.body, body_of_query(operation)) if model]
     answers = [operation.contract.answer for operation in operations if operation.contract.answer is not None]
+    answers += [sent for operation in operations for sent in operation.contract.calls.values()]
     schemas = Schemas(models, [*answers, Problem, OpenAIError])
     paths: dict[str, Json] = {}
     for operation in operations:
@@ -79,6 +81,7 @@ def described(operation: Operation, schemas: Schemas) -> Json:
         "security": [{"apiKey": []}, {"bearer": []}],
         **asked,
         "responses": {**successes(operation, schemas), **problems(operation, schemas)},
+        **callbacks(operation, schemas),
     }
 
 
@@ -141,6 +144,22 @@ def successes(operation: Operation, schemas: Schemas) -> Json:
     if contract.conditional:
         found["304"] = {"description": "The caller has it already.", "headers": headers(operation, 304, *tells)}
     return found
+
+
+def callbacks(operation: Operation, schemas: Schemas) -> Json:
+    """What is sent to URLs that the body gave (OpenAPI 3.1.1, section 4.8.18), by the name of the field."""
+    found = {}
+    for name, sent in operation.contract.calls.items():
+        content = {"application/json": {"schema": schemas.answer(sent)}}
+        post = {
+            "summary": inspect.cleandoc(sent.__doc__ or "").partition("\n")[0],
+            "parameters": WEBHOOK_HEADERS,
+            "requestBody": {"required": True, "content": content},
+            "responses": {"2XX": {"description": "Taken."}},
+            "security": [],
+        }
+        found[name] = {f"{{$request.body#/{name}}}": {"post": post}}
+    return {"callbacks": found} if found else {}
 
 
 def problems(operation: Operation, schemas: Schemas) -> Json:

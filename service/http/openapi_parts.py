@@ -79,6 +79,16 @@ HEADERS: Json = {
     },
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
 }
+# Of what is sent to a URL that a client gave (Standard Webhooks specification 1.0.0).
+WEBHOOK_HEADERS: list[Json] = [
+    {"name": name, "in": "header", "required": required, "description": text, "schema": {"type": kind}}
+    for name, required, kind, text in (
+        ("webhook-id", True, "string", "The same each time it is sent: who has seen it may leave it."),
+        ("webhook-timestamp", True, "integer", "When this was sent, in seconds of Unix."),
+        ("webhook-signature", False, "string", "`v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`; several with "
+         "spaces between. Not there unless the operator has set a secret."),
+    )
+]  # fmt: skip
 EVERY_ANSWER = ("X-Request-Id", "RateLimit-Policy", "RateLimit")
 OPENAI_HEADERS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
 BY_STATUS = {401: ("WWW-Authenticate",), 403: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}

@@ -15,7 +15,7 @@ from service.http.operation import Call
 from service.pages import Page, Place
 from service.routes.admin import idempotency_key
 from service.routes.admin_requests import RetryHeader, fitted
-from service.routes.task_answers import TaskAnswer, TasksMade, TasksPage, brief, described
+from service.routes.task_answers import TaskAnswer, TaskEnded, TasksMade, TasksPage, brief, described
 from service.routes.task_requests import TaskItem, TaskPath, TaskRequest, TasksQuery
 from service.tasks.allow_list import AllowList
 from service.tasks.queue import Submission, Tasks, digest_of
@@ -41,6 +41,7 @@ class TaskRoutes:
         tells=UNCACHED,
         errors=(Conflict, NotFound, TooMany),
         examples=EXAMPLES,
+        calls={"callback_url": TaskEnded},
     )
     async def submit(self, call: Call[TaskRequest]) -> Response:
         """Take a task, or up to a thousand, to be answered later; with an Idempotency-Key once, however often it is

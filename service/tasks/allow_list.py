@@ -19,6 +19,7 @@ PLAIN = re.compile(
 )
 PORTS = {"http": 80, "https": 443}
 MOST_PORT = 65_535
+ESCAPED_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ def place(url: str) -> Place | None:
 
 def climbs(path: str) -> bool:
     """Whether a server might read `.` or `..` as a segment: escaped once or oftener, behind a backslash, or with
-    parameters (`..;x`), as some do."""
-    while (plain := unquote(path)) != path:
-        path = plain
-    return any(segment.partition(";")[0] in (".", "..") for segment in re.split(r"[/\\]", path))
+    parameters (`..;x`), as some do. What is escaped still oftener is not looked into, and refused."""
+    for _ in range(ESCAPED_MOST):
+        path = unquote(path)
+    return unquote(path) != path or any(
+        segment.partition(";")[0] in (".", "..") for segment in re.split(r"[/\\]", path)
+    )
 
 
 class AllowList:

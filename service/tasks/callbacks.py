@@ -86,14 +86,10 @@ class Callbacks:
             self._metrics.tasks.labels(CALLBACK_LABEL, "retried").inc()
             wait_s = backoff_s(self._terms.backoff_s, task.callback_attempts, LONGEST_BACKOFF_S)
             raise Again(max(wait_s, min(error.after_s, LONGEST_BACKOFF_S))) from None
-        log.warning(
-            "task.callback_failed",
-            task_id=str(task.id),
-            receiver=beginning,
-            reason=error.reason,
-            attempts=task.callback_attempts,
-        )
-        return await self._ended(task, "failed")
+        became = await self._ended(task, "failed")
+        told = {"receiver": beginning, "reason": error.reason, "attempts": task.callback_attempts}
+        log.warning("task.callback_failed", task_id=str(task.id), **told)
+        return became
 
     async def _ended(self, task: Task, status: CallbackStatus) -> str:
         async with self._db.connection("end_callback") as connection:

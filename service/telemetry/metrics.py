@@ -160,7 +160,7 @@ class Metrics:
     def _tasks(self) -> None:
         self.tasks = self._counter(
             "atp_tasks",
-            "Tasks and callbacks: done, failed, cancelled; retried, after another's fault; recovered from a dead worker",
+            "Tasks, callbacks: done, failed, cancelled; retried, others being at fault; recovered from a dead worker",
             *("task", "outcome"),
         )
         self.task_duration = self._histogram(

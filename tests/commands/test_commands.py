@@ -11,7 +11,7 @@ from service.embedded.llm import Llm
 from service.wiring.docs import api_document
 from tests.commands.running import atp
 
-MIGRATIONS = ("task_engine", "users_keys_usage", "admin", "keys", "blocks", "usage", "tasks")
+MIGRATIONS = ("task_engine", "users_keys_usage", "admin", "keys", "blocks", "usage", "tasks", "task_callbacks")
 
 
 def test_help_names_every_command_and_where_settings_are() -> None:
@@ -113,12 +113,15 @@ def test_doctor_finds_everything_well(database_url: str, redis_url: str, llm_ser
         openai_base_url=llm_server.base_url,
         openai_api_key=llm_server.api_key,
         openai_models=llm_server.model,
+        task_callback_urls="https://hooks.example/atp/",
     )
     assert done.returncode == 0, done.stderr
+    assert "1 beginning(s) of URLs allowed, NOT signed" in done.stdout
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         "ok     PostgreSQL",
         "ok     Redis",
         "ok     agents",
+        "ok     callbacks",
         "ok     models of openai",
     ]
 
@@ -132,12 +135,14 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
         openai_api_key="wrong",
         otel_exporter_otlp_endpoint="http://127.0.0.1:1",
         sentry_dsn="http://nohost",
+        task_callback_urls="https://hooks.example/,hooks.example",
     )
     assert done.returncode == 1
-    assert "FAULT  PostgreSQL: 7 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
+    assert "FAULT  PostgreSQL: 8 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr
+    assert "FAULT  callbacks: hooks.example allows nothing" in done.stderr
     assert "FAULT  Sentry: the DSN has no key or host" in done.stderr
 
 

@@ -207,6 +207,17 @@ def test_an_answer_s_headers_are_told() -> None:
     assert "`rate-limited`" in chat["responses"]["429"]["description"]
 
 
+def test_what_is_sent_to_a_url_of_the_body_is_told() -> None:
+    ((place, item),) = TOLD["POST /api/v1/tasks"]["callbacks"]["callback_url"].items()
+    assert place == "{$request.body#/callback_url}"
+    names = {"webhook-id": True, "webhook-timestamp": True, "webhook-signature": False}
+    assert {parameter["name"]: parameter["required"] for parameter in item["post"]["parameters"]} == names
+    sent = item["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert sent == {"$ref": "#/components/schemas/TaskEnded"}
+    assert set(DOCUMENT["components"]["schemas"]["TaskEnded"]["properties"]) == {"type", "timestamp", "data"}
+    assert "callbacks" not in TOLD["GET /api/v1/tasks"]
+
+
 def test_lists_that_a_client_may_keep_are_told_to_be_conditional() -> None:
     told = TOLD["GET /api/v1/agents"]
     assert {"$ref": "#/components/parameters/If-None-Match"} in told["parameters"]

@@ -17,9 +17,9 @@ from tests.processes import ServiceProcess
 
 
 @asynccontextmanager
-async def working(settings: Settings, concurrency: int = 4) -> AsyncIterator[WorkerParts]:
-    """A worker in this process; drained at the end."""
-    async with spooling(settings) as settings, open_worker(settings, concurrency, []) as parts:
+async def working(settings: Settings, concurrency: int = 4, *queues: str) -> AsyncIterator[WorkerParts]:
+    """A worker in this process, of these queues (none: all); drained at the end."""
+    async with spooling(settings) as settings, open_worker(settings, concurrency, queues) as parts:
         serving = asyncio.create_task(parts.worker.serve())
         try:
             yield parts
