@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from service.http.openapi_parts import Problem
 from service.routes.chat_answers import ChatAnswer, ChatAnswers
-from service.tasks.records import CallbackStatus, Status, Task
+from service.tasks.records import OPEN, CallbackStatus, Status, Task
 
 Told = Literal["queued", "started", "delta", "done", "failed", "cancelled"]
 NAMES: dict[int, Literal["high", "normal", "low"]] = {1: "high", 0: "normal", -1: "low"}
@@ -99,6 +99,8 @@ def described(task: Task) -> dict[str, Any]:
 def callback(task: Task) -> TaskCallback | None:
     if task.callback_url is None:
         return None
+    if task.status in OPEN:  # what was told of an earlier end does not count
+        return {"url": task.callback_url, "status": None, "attempts": 0}
     return {"url": task.callback_url, "status": task.callback_status, "attempts": task.callback_attempts}
 
 

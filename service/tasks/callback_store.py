@@ -13,8 +13,11 @@ LARGE = {"request": "'{}'::jsonb AS request", "result": "NULL::jsonb AS result",
 COLUMNS = ", ".join(LARGE.get(field.name, field.name) for field in fields(Task))
 BEGIN = f"""
 UPDATE tasks SET callback_attempts = callback_attempts + 1
-WHERE id = %s AND callback_status = 'pending' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
-END = "UPDATE tasks SET callback_status = %s WHERE id = %s AND callback_status = 'pending'"
+WHERE id = %s AND callback_status = 'pending' AND status NOT IN ('queued', 'running')
+RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+# Of this end: the task may have been begun again meanwhile, and ended.
+END = """
+UPDATE tasks SET callback_status = %s WHERE id = %s AND callback_status = 'pending' AND finished_at = %s"""
 
 
 async def begin(connection: Connection, task_id: UUID) -> Task | None:
@@ -23,6 +26,6 @@ async def begin(connection: Connection, task_id: UUID) -> Task | None:
         return await (await cursor.execute(BEGIN.encode(), (task_id,))).fetchone()
 
 
-async def end(connection: Connection, task_id: UUID, status: CallbackStatus) -> bool:
+async def end(connection: Connection, task: Task, status: CallbackStatus) -> bool:
     """False where another run has ended it."""
-    return (await connection.execute(END, (status, task_id))).rowcount == 1
+    return (await connection.execute(END, (status, task.id, task.finished_at))).rowcount == 1

@@ -1,7 +1,7 @@
 """Telling a receiver that a task is over: one try, and what becomes of the callback.
 
 The job was made in the transaction that ended the task, so no crash loses it. It is delivered at least once: a worker
-may die between the receiver's answer and its own note of it. `webhook-id`, the task's id, is the same each time.
+may die between the receiver's answer and its own note of it. `webhook-id` is the same each time.
 """
 
 import time
@@ -72,7 +72,7 @@ class Callbacks:
             raise Undelivered("not_allowed", for_good=True)
         try:
             body = self._body(task)
-            headers = webhooks.headers(self._terms.keys, str(task.id), int(time.time()), body)
+            headers = webhooks.headers(self._terms.keys, message_id(task), int(time.time()), body)
             await self._receivers.post(Message(task.callback_url or "", headers, body))
         except Undelivered:
             raise
@@ -93,8 +93,14 @@ class Callbacks:
 
     async def _ended(self, task: Task, status: CallbackStatus) -> str:
         async with self._db.connection("end_callback") as connection:
-            ours = await callback_store.end(connection, task.id, status)
+            ours = await callback_store.end(connection, task, status)
         if not ours:
             return "gone"
         self._metrics.tasks.labels(CALLBACK_LABEL, "done" if status == "delivered" else "failed").inc()
         return status
+
+
+def message_id(task: Task) -> str:
+    """Of this end: a task that is begun again ends anew."""
+    assert task.finished_at is not None  # noqa: S101 - it is over; mypy cannot know
+    return f"{task.id}_{int(task.finished_at.timestamp() * 1000)}"

@@ -34,7 +34,7 @@ class Submitter:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of `tasks`. `callback_status` is None until the task is over, and without a callback_url."""
+    """A row of `tasks`. The callback's status is that of the last end; None where there was none yet."""
 
     id: UUID
     batch_id: UUID | None

@@ -81,16 +81,17 @@ SELECT procrastinate_cancel_job_v1(id, false, true) FROM procrastinate_jobs
 WHERE queueing_lock = %s::text AND status = 'todo'"""
 CANCEL_RUNNING_JOB = "SELECT procrastinate_cancel_job_v1(%s, true, false)"
 # A user's callbacks stand behind one another as his tasks did (`turns.py`): those that a silent receiver holds up let
-# other users' pass. The job's lock is not the task's own, which its run may still have.
+# other users' pass. Their jobs have no lock: one of an earlier end may still be there, and finds nothing to do.
 CALL_BACK = """
 WITH due AS (
-    UPDATE tasks SET callback_status = 'pending', turn = least(%(latest)s, greatest(
+    UPDATE tasks SET callback_status = 'pending', callback_attempts = 0, callback_turn = least(%(latest)s, greatest(
         extract(epoch FROM now() - %(epoch)s)::bigint, %(turn_s)s + (
-            SELECT max(turn) FROM tasks AS mine WHERE mine.user_id = tasks.user_id AND callback_status = 'pending')))
-    WHERE id = %(id)s RETURNING id, turn
+            SELECT max(mine.callback_turn) FROM tasks AS mine
+            WHERE mine.user_id = tasks.user_id AND mine.callback_status = 'pending')))
+    WHERE id = %(id)s RETURNING id, callback_turn
 )
 SELECT procrastinate_defer_jobs_v1(array_agg(
-    (%(queue)s, %(job)s, -turn, NULL, 'callback:' || id, jsonb_build_object('task_id', id), NULL)
+    (%(queue)s, %(job)s, -callback_turn, NULL, NULL, jsonb_build_object('task_id', id), NULL)
     ::procrastinate_job_to_defer_v1))
 FROM due"""
 SELECT_SUBMISSION = "SELECT body_digest, answer FROM task_submissions WHERE user_id = %s AND key = %s"
@@ -163,7 +164,7 @@ async def call_back(connection: Connection, task: Task) -> Task:
         return task
     place = {"epoch": EPOCH, "turn_s": TURN_S, "latest": LATEST}
     await connection.execute(CALL_BACK, {"id": task.id, "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB, **place})
-    return replace(task, callback_status="pending")
+    return replace(task, callback_status="pending", callback_attempts=0)
 
 
 async def finish(

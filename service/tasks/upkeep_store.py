@@ -29,23 +29,21 @@ SELECT_JOBLESS = """
 SELECT id FROM tasks
 WHERE status IN ('queued', 'running') AND NOT EXISTS (
     SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))"""
-# Those whose receiver is still to be told.
-INSERT_CALLBACK_JOBS = """
+# Of tasks that are over and whose receiver is still to be told.
+UNCALLED = """callback_status = 'pending' AND status NOT IN ('queued', 'running') AND NOT EXISTS (
+    SELECT FROM procrastinate_jobs AS jobs
+    WHERE queue_name = %(queue)s AND args ->> 'task_id' = tasks.id::text AND jobs.status IN ('todo', 'doing'))"""
+INSERT_CALLBACK_JOBS = f"""
 WITH again AS (
-    SELECT id, turn FROM tasks
-    WHERE id = ANY (%(ids)s) AND callback_status = 'pending' AND NOT EXISTS (
-        SELECT FROM procrastinate_jobs WHERE queueing_lock = 'callback:' || tasks.id AND status IN ('todo', 'doing'))
+    SELECT id, callback_turn FROM tasks WHERE id = ANY (%(ids)s) AND {UNCALLED}
 ), made AS (
     SELECT procrastinate_defer_jobs_v1(array_agg(
-        (%(queue)s, %(job)s, -turn, NULL, 'callback:' || id, jsonb_build_object('task_id', id), NULL)
+        (%(queue)s, %(job)s, -callback_turn, NULL, NULL, jsonb_build_object('task_id', id), NULL)
         ::procrastinate_job_to_defer_v1))
     FROM again HAVING count(*) > 0
 )
-SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
-SELECT_UNCALLED = """
-SELECT id FROM tasks
-WHERE callback_status = 'pending' AND NOT EXISTS (
-    SELECT FROM procrastinate_jobs WHERE queueing_lock = 'callback:' || tasks.id AND status IN ('todo', 'doing'))"""
+SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""  # noqa: S608 - our own condition
+SELECT_UNCALLED = f"SELECT id FROM tasks WHERE {UNCALLED}"  # noqa: S608 - our own condition
 # Such as one that was cancelled while its worker gave it back.
 DELETE_IDLE_JOBS = "DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
 DELETE_FINISHED = """
@@ -80,12 +78,13 @@ async def insert_callback_jobs(connection: Connection, ids: Sequence[UUID]) -> l
     if not ids:
         return []
     given = {"ids": list(ids), "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB}
-    return [row[0] for row in await (await connection.execute(INSERT_CALLBACK_JOBS, given)).fetchall()]
+    return [row[0] for row in await (await connection.execute(INSERT_CALLBACK_JOBS.encode(), given)).fetchall()]
 
 
 async def select_uncalled(connection: Connection) -> list[UUID]:
     """Tasks that are over whose receiver is still to be told, and for which there is no job."""
-    return [row[0] for row in await (await connection.execute(SELECT_UNCALLED)).fetchall()]
+    found = await connection.execute(SELECT_UNCALLED.encode(), {"queue": CALLBACK_QUEUE})
+    return [row[0] for row in await found.fetchall()]
 
 
 async def delete_idle_jobs(connection: Connection) -> None:

@@ -82,7 +82,7 @@ async def test_a_task_that_is_done_is_told_once_and_signed(node: RunningNode, re
     (callback,) = receiver.taken
     assert callback.path == "/good?token=a%2Fb"
     assert verified(callback.raw, callback.headers)
-    assert (callback.headers["webhook-id"], callback.headers["content-type"]) == (task_id, "application/json")
+    assert callback.headers["content-type"] == "application/json"
     page = (await node.http.get("/api/v1/tasks")).json()["tasks"]
     assert callback.told == {"type": "task.done", "timestamp": page[0]["finished_at"], "data": page[0]}
 
@@ -244,7 +244,7 @@ async def test_without_a_secret_nothing_is_signed(node: RunningNode, receiver: R
     async with working(changed(node.settings, task_callback_secret=SecretStr(""))):
         await called(node, task_id, "delivered")
     assert "webhook-signature" not in receiver.taken[0].headers
-    assert receiver.taken[0].headers["webhook-id"] == task_id
+    assert receiver.taken[0].headers["webhook-id"].startswith(f"{task_id}_")
 
 
 async def test_a_proxy_of_the_environment_is_not_asked(
@@ -306,22 +306,38 @@ async def test_a_dead_workers_callback_is_given_back_and_one_without_a_job_gets_
     for task_id in (dead, lost, told):
         await node.http.delete(f"/api/v1/tasks/{task_id}")
     async with one_connection(node.dsn) as connection:
-        locks = [f"callback:{dead}", f"callback:{told}"]  # by a worker that is forgotten
-        await connection.execute(
-            "UPDATE procrastinate_jobs SET status = 'doing' WHERE queueing_lock = ANY (%s)", [locks]
-        )
-        await connection.execute("DELETE FROM procrastinate_jobs WHERE queueing_lock = %s", [f"callback:{lost}"])
+        doing = "UPDATE procrastinate_jobs SET status = 'doing' WHERE args ->> 'task_id' = ANY (%s)"
+        await connection.execute(doing, [[dead, told]])  # by a worker that is forgotten
+        await connection.execute("DELETE FROM procrastinate_jobs WHERE args ->> 'task_id' = %s", [lost])
         await connection.execute("UPDATE tasks SET callback_status = 'delivered' WHERE id = %s", [told])
-    jobs = "SELECT queueing_lock, status::text, queue_name, task_name FROM procrastinate_jobs ORDER BY id"
+    jobs = "SELECT args ->> 'task_id', status::text, queue_name, task_name FROM procrastinate_jobs ORDER BY id"
     async with upkeep(node.settings, kept_s=600) as work:
         await work.give_back()
-        assert await node.rows(jobs) == [(f"callback:{dead}", "todo", "callbacks", "run_callback")]
+        assert await node.rows(jobs) == [(dead, "todo", "callbacks", "run_callback")]
         for _ in range(2):
             await work.clean_once()
-            assert [row[0] for row in await node.rows(jobs)] == [f"callback:{dead}", f"callback:{lost}"]
+            assert [row[0] for row in await node.rows(jobs)] == [dead, lost]
     async with working(node.settings):
         await called(node, dead, "delivered")
         await called(node, lost, "delivered")
+
+
+async def test_a_task_that_is_begun_again_and_ends_anew_is_told_again(node: RunningNode, receiver: Receiver) -> None:
+    task_id = await one(node, callback_url=receiver.url("once-500"), model="garbage")
+    begin_again = "UPDATE tasks SET status = 'queued', attempt = 0, finished_at = NULL, error = NULL RETURNING id"
+    async with working(changed(node.settings, task_callback_backoff=600)):
+        await eventually(lambda: waiting_s(node, 200, 900))  # of the first end
+    await node.rows(begin_again)
+    assert (await read(node, task_id))["callback"] == {"url": receiver.url("once-500"), "status": None, "attempts": 0}
+    async with upkeep(node.settings, kept_s=600) as work:
+        await work.clean_once()  # it gives the task a job, and no second one to its callback
+    assert await node.rows("SELECT queue_name FROM procrastinate_jobs ORDER BY id") == [("callbacks",), ("chat",)]
+    async with working(node.settings):
+        assert (await called(node, task_id, "delivered"))["attempts"] == 1
+        await node.rows("UPDATE procrastinate_jobs SET scheduled_at = now() RETURNING id")
+        await eventually(lambda: no_jobs(node))
+    first, second = [callback.headers["webhook-id"] for callback in receiver.taken]
+    assert first != second
 
 
 async def test_a_node_that_runs_tasks_itself_calls_back_too(
@@ -357,7 +373,7 @@ async def test_several_workers_tell_of_each_task_once(node: RunningNode, receive
     ids = (await submit(node, {"tasks": tasks})).json()["ids"]
     async with working(node.settings), working(node.settings):
         await eventually(lambda: no_jobs(node), 15)
-    assert sorted(callback.headers["webhook-id"] for callback in receiver.taken) == sorted(ids)
+    assert sorted(callback.told["data"]["id"] for callback in receiver.taken) == sorted(ids)
     assert await node.rows("SELECT callback_status, count(*)::int FROM tasks GROUP BY 1") == [("delivered", 60)]
 
 
@@ -385,7 +401,7 @@ async def test_a_worker_killed_between_the_end_of_a_task_and_its_callback_loses_
     other = await workers()
     for task_id in ids:
         assert (await called(node, task_id, "delivered"))["attempts"] == 2
-    assert sorted(callback.headers["webhook-id"] for callback in receiver.taken) == sorted(ids * 2)
+    assert sorted(callback.told["data"]["id"] for callback in receiver.taken) == sorted(ids * 2)
     assert other.log().count("task.callback_recovered") == 4
     assert await no_jobs(node)
 
@@ -404,7 +420,7 @@ async def test_a_worker_killed_under_load_leaves_no_end_untold(
         return await node.rows("SELECT callback_status, count(*)::int FROM tasks GROUP BY 1") == [("delivered", 120)]
 
     await eventually(told, 20)
-    assert {callback.headers["webhook-id"] for callback in receiver.taken} == set(ids)
+    assert {callback.told["data"]["id"] for callback in receiver.taken} == set(ids)
     print(f"120 tasks, 1 kill: {len(receiver.taken)} callbacks")
     assert len(receiver.taken) <= 120 + 8  # the killed worker was making 8 at the most
     await eventually(lambda: no_jobs(node))
