@@ -35,8 +35,8 @@ class TaskItem(BatchItem):
 
     It starts at `not_before` at the earliest and, once `deadline` has passed, not at all. `priority` orders your own
     tasks. With `stream` its answer is told piece by piece, to your sockets and to `GET …/events`. Once the task is
-    over, `callback_url` is sent a POST that says so (see `callbacks`), again until it answers 2xx; it must begin with one
-    of TASK_CALLBACK_URLS, be plain ASCII, and have neither user nor fragment.
+    over, `callback_url` is sent a POST that says so (see `callbacks`), again until it answers 2xx; it must begin with
+    one of TASK_CALLBACK_URLS, be plain ASCII, and have neither user nor fragment.
     """
 
     stream: bool = False
