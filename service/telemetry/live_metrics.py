@@ -1,0 +1,54 @@
+"""The catalogue's live side: the stream between nodes, sockets, who is online."""
+
+from service.devices import DEVICES
+from service.telemetry.instruments import Instruments
+from service.telemetry.labels import BUS_DIRECTIONS, BUS_KINDS, WS_HANDSHAKES, WS_IN, WS_LIFE_S, WS_OUT
+
+
+class LiveMetrics(Instruments):
+    def __init__(self) -> None:
+        super().__init__()
+        self._bus()
+        self._sockets()
+        self._presence()
+
+    def _bus(self) -> None:
+        """The stream between nodes."""
+        self.bus_messages = self._counter(
+            "atp_bus_messages",
+            "Bus messages: published by this node, received, skipped as a duplicate, not ours (malformed), or dropped "
+            "because too many waited for Redis",
+            "direction",
+        )
+        self.bus_gaps = self._counter("atp_bus_gaps", "Times the stream had lost entries that this node had not read")
+        self.delivery_lag = self._histogram(
+            "atp_ws_delivery_lag_seconds",
+            "From a message's place on the bus to its sockets' queues on this node",
+            "kind",
+        )
+        self._known(self.bus_messages, BUS_DIRECTIONS)
+        self._known(self.delivery_lag, BUS_KINDS)
+
+    def _sockets(self) -> None:
+        self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
+        self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
+        self.ws_disconnects = self._counter(
+            "atp_ws_disconnects",
+            "WebSockets ended, by who closed first and the close code; no_pong, slow_reader and cut (a drain) had none",
+            *("initiator", "code"),
+        )
+        self.ws_duration = self._histogram(
+            "atp_ws_connection_duration_seconds", "How long a WebSocket lived", buckets=WS_LIFE_S
+        )
+        self.ws_messages = self._counter("atp_ws_messages", "WebSocket messages", "direction", "type")
+        self.ws_bytes = self._counter("atp_ws_message_bytes", "Bytes of WebSocket messages", "direction")
+        self.ws_handle = self._histogram("atp_ws_handle_duration_seconds", "Time to take in a client message", "type")
+        self.ws_rtt = self._histogram("atp_ws_ping_rtt_seconds", "From a ping to its pong")
+        self._known(self.ws_connections, DEVICES)
+        self._known(self.ws_handshakes, WS_HANDSHAKES)
+        for direction, types in (("in", WS_IN), ("out", WS_OUT)):
+            self._known(self.ws_bytes, [direction])
+            self._known(self.ws_messages, [direction], types)
+
+    def _presence(self) -> None:
+        self.presence_drift = self._gauge("atp_presence_drift", "Difference between counters and a recount, expected 0")
