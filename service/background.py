@@ -11,6 +11,12 @@ log = structlog.get_logger()
 RESTART_AFTER_S = 1.0
 ASK_AGAIN_S = 0.2
 
+Ran = Callable[[], None]
+
+
+def unwatched() -> None:
+    """Nobody asks when a periodic work last came to its end."""
+
 
 class Counter(Protocol):
     def inc(self) -> None: ...

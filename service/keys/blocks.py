@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
+from service.background import Ran, unwatched
 from service.db.pool import Database
 from service.errors import Blocked, DatabaseUnavailable
 from service.keys import block_store
@@ -29,9 +30,13 @@ class Blocks:
     """Who is kept out; `run()` follows PostgreSQL and is owned by the composition root."""
 
     def __init__(
-        self, db: Database, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+        self,
+        db: Database,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        ran: Ran = unwatched,
     ) -> None:
-        self._db, self._clock, self._wall = db, clock, wall
+        self._db, self._clock, self._wall, self._ran = db, clock, wall, ran
         self._table = BlockTable()
         self.on_block: Callable[[Kind, str, str], None] = unheard
         self._heard: dict[Subject, Block | None] = {}  # since the load under way began; None: lifted
@@ -88,6 +93,7 @@ class Blocks:
             self.on_block(who.kind, who.subject, block.reason if block else "")
         for who, block in self._heard.items():  # the rows may have been read before these
             self._set(who, block)
+        self._ran()
 
     async def page(self, after: tuple[str, str], limit: int) -> list[BlockRow]:
         """Blocks in force behind (kind, subject), as PostgreSQL has them; raises DatabaseUnavailable."""

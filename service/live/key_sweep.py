@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from service.background import Ran, unwatched
 from service.errors import DatabaseUnavailable
 from service.live.deadlines import Deadlines
 
@@ -52,10 +53,17 @@ class Holder(Protocol):
 
 
 class KeySweep:
-    """`ask` says how PostgreSQL sees some keys. `run()` is owned by the composition root."""
+    """`ask` says how PostgreSQL sees some keys; `ran` hears of each look at all. `run()` is owned by the composition
+    root."""
 
-    def __init__(self, holders: Sequence[Holder], ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
-        self._holders, self._ask, self._clock = holders, ask, clock
+    def __init__(
+        self,
+        holders: Sequence[Holder],
+        ask: Ask,
+        clock: Callable[[], float] = time.monotonic,
+        ran: Ran = unwatched,
+    ) -> None:
+        self._holders, self._ask, self._clock, self._ran = holders, ask, clock, ran
         self._told = asyncio.Event()
         self._fresh: set[bytes] = set()  # changed since the last look
         self._suspects: dict[bytes, float] = {}  # until when to look at them again
@@ -119,6 +127,7 @@ class KeySweep:
             return False
         if whole:
             self._deadlines.keep(self._holds)
+            self._ran()
         if again:
             self._suspects = {key: until for key, until in self._suspects.items() if until > now}
         return True

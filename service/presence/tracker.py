@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from service.background import Ran, unwatched
 from service.devices import DEVICES, Device
 from service.errors import Invalid, StateRejected, StateUnavailable, TooMany
 from service.presence.audit import Audit
@@ -42,7 +43,7 @@ class Tracker:
     """Counts this node's sessions; `run()` keeps the lease and reaps dead nodes, owned by the composition root.
 
     `card` is what this node says of itself to the fleet, asked at each beat: small, and fit for JSON. `drift` is told
-    what each audit found.
+    what each audit found, `audited` that there was one.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Tracker:
         *,
         card: Callable[[], Card] = dict,
         drift: Callable[[float], None] = ignored,
+        audited: Ran = unwatched,
     ) -> None:
         self._presence, self._memory, self._fleet, self._clock = presence, memory, fleet, clock
-        self._card, self._drift = card, drift
+        self._card, self._drift, self._audited = card, drift, audited
         self._owner = new_incarnation()
         self._beginning = asyncio.Lock()
         self._changes = Changes(self._write)
@@ -185,6 +187,7 @@ class Tracker:
         self._drift(drift)
         if drift:
             log.error("presence.drift", sessions=drift)
+        self._audited()
         return drift
 
     async def _write(self, touched: Sequence[Session]) -> Answered[frozenset[str]]:

@@ -7,7 +7,7 @@
 3. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
    so many at a time.
 
-One worker at a time does each, behind an advisory lock; the others find nothing to do.
+One worker at a time does any of it, behind an advisory lock; the others come back a second later.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from uuid import UUID
 
 import structlog
 
+from service.background import Ran, unwatched
 from service.db.pool import Database
 from service.errors import Unavailable
 from service.tasks import store, upkeep_store
@@ -28,14 +29,26 @@ CLEAN_EVERY_S = 60.0
 # A dead worker is looked for so often within the time after which it counts as dead.
 LOOKS = 3
 ROWS = 500  # deleted in one transaction: a few ms
+LOCKED_RETRY_S = 1.0
 
 
 class Upkeep:
-    """`recover()` and `clean()` loop for ever. `kept_s`: how long a task is kept after its end."""
+    """`recover()` and `clean()` loop for ever. `kept_s`: how long a task is kept after its end. `recovered` and
+    `cleaned` hear of each time that this process did it."""
 
-    def __init__(self, db: Database, news: News, dead_after_s: float, kept_s: float) -> None:
+    def __init__(
+        self,
+        db: Database,
+        news: News,
+        dead_after_s: float,
+        kept_s: float,
+        *,
+        recovered: Ran = unwatched,
+        cleaned: Ran = unwatched,
+    ) -> None:
         self._db, self._news = db, news
         self._dead_after_s, self._kept_s = dead_after_s, kept_s
+        self._recovered, self._cleaned = recovered, cleaned
 
     async def recover(self) -> None:
         await self._always(self._dead_after_s / LOOKS, self.give_back)
@@ -43,28 +56,32 @@ class Upkeep:
     async def clean(self) -> None:
         await self._always(CLEAN_EVERY_S, self.clean_once)
 
-    async def _always(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _always(self, every_s: float, work: Callable[[], Awaitable[bool]]) -> None:
+        """`work` is False where another worker was at it."""
         while True:
+            pause_s = every_s
             try:
-                await work()
+                pause_s = every_s if await work() else LOCKED_RETRY_S
             except Unavailable as error:
                 log.warning("tasks.upkeep_later", reason=error.detail)
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(pause_s)
 
-    async def give_back(self) -> None:
+    async def give_back(self) -> bool:
         async with self._db.connection("recover_tasks") as connection:
             if not await store.try_lock(connection, "upkeep"):
-                return
+                return False
             dead = await upkeep_store.delete_dead_jobs(connection, self._dead_after_s)
             again = await upkeep_store.insert_jobs(connection, dead)
             call_again = await upkeep_store.insert_callback_jobs(connection, dead)
         self._told("task.recovered", again)
         self._told("task.callback_recovered", call_again, CALLBACK_LABEL)
+        self._recovered()
+        return True
 
-    async def clean_once(self) -> None:
+    async def clean_once(self) -> bool:
         async with self._db.connection("mend_tasks") as connection:
             if not await store.try_lock(connection, "upkeep"):
-                return
+                return False
             await upkeep_store.delete_idle_jobs(connection)
             again = await upkeep_store.insert_jobs(connection, await upkeep_store.select_jobless(connection))
             uncalled = await upkeep_store.select_uncalled(connection)
@@ -73,6 +90,8 @@ class Upkeep:
         self._told("task.callback_had_no_job", call_again, CALLBACK_LABEL)
         await self._until_few(lambda connection: upkeep_store.delete_finished(connection, self._kept_s, ROWS))
         await self._until_few(lambda connection: upkeep_store.delete_submissions(connection, ROWS))
+        self._cleaned()
+        return True
 
     def _told(self, event: str, tasks: list[UUID], label: str = JOB_LABEL) -> None:
         for task_id in tasks:

@@ -71,3 +71,13 @@ UNHANDLED = ("http", "websocket", "task", "background")
 TASKS = ("chat", "callback")
 TASK_OUTCOMES = ("done", "failed", "cancelled", "retried", "recovered")
 TASK_QUEUES = ("chat",)
+# Work that recurs and whose silence nothing else would show. A process has those that it does.
+PERIODIC = (
+    "blocks",
+    "key-sweep",
+    "presence-audit",
+    "task-cleaning",
+    "task-recovery",
+    "usage-partitions",
+    "usage-replay",
+)

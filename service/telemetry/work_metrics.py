@@ -83,6 +83,11 @@ class WorkMetrics(Instruments):
             *("From a task's submission, or its not_before, to its first start", "queue"),
             buckets=TASK_WAIT_S,
         )
+        self.periodic_success = self._gauge(
+            "atp_task_last_success_timestamp_seconds",
+            "When a periodic work of this process last came to its end, as Unix time; 0: never since the start",
+            "task",
+        )
         self._known(self.tasks, TASKS, TASK_OUTCOMES)
         self._known(self.task_duration, TASKS)
         self._known(self.task_queue_wait, TASK_QUEUES)

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from psycopg import AsyncConnection
 
+from service.background import Ran, unwatched
 from service.db.pool import Database
 from service.errors import DatabaseUnavailable
 
@@ -42,30 +43,43 @@ class Retention:
 
 
 class Partitions:
-    """`run()` is owned by the composition root; of all nodes one at a time does the work."""
+    """`run()` is owned by the composition root; of all nodes and workers one at a time does the work."""
 
-    def __init__(self, db: Database, retention: Retention, clock: Callable[[], datetime] | None = None) -> None:
-        self._db, self._retention, self._clock = db, retention, clock
+    def __init__(
+        self,
+        db: Database,
+        retention: Retention,
+        clock: Callable[[], datetime] | None = None,
+        ran: Ran = unwatched,
+    ) -> None:
+        self._db, self._retention, self._clock, self._ran = db, retention, clock, ran
 
     async def run(self) -> None:
-        """At the start, then daily; sooner when it did not succeed."""
+        """At the start, then daily; sooner when it did not succeed, or another process was at it."""
         while True:
+            done = False
             try:
-                await self.keep()
+                done = await self.keep()
             except DatabaseUnavailable as error:
                 log.info("usage.partitions_later", error=type(error.__cause__).__name__)
-                await asyncio.sleep(RETRY_S)
-            else:
-                await asyncio.sleep(KEEP_EVERY_S)
+            await asyncio.sleep(KEEP_EVERY_S if done else RETRY_S)
 
-    async def keep(self) -> None:
-        """Make this month and the next ones, drop what is too old; raises DatabaseUnavailable."""
+    async def keep(self) -> bool:
+        """Make this month and the next ones, drop what is too old; raises DatabaseUnavailable.
+
+        False where another process was at some of it: it may still fail.
+        """
         today = await self._today()
         oldest = month(today, -self._retention.rows_months)
-        await self._make([month(today, ahead) for ahead in range(MONTHS_AHEAD + 1)])
-        await self._drop(oldest)
-        await self._delete(DELETE_HOURLY, oldest)
-        await self._delete(DELETE_DAILY, month(today, -self._retention.daily_months))
+        done = [
+            await self._make([month(today, ahead) for ahead in range(MONTHS_AHEAD + 1)]),
+            await self._drop(oldest),
+            await self._delete(DELETE_HOURLY, oldest),
+            await self._delete(DELETE_DAILY, month(today, -self._retention.daily_months)),
+        ]
+        if all(done):
+            self._ran()
+        return all(done)
 
     async def _today(self) -> date:
         """PostgreSQL's, UTC: a node whose clock is wrong by years must not drop what others count by."""
@@ -77,27 +91,32 @@ class Partitions:
         today: date = row[0]
         return today
 
-    async def _make(self, months: list[date]) -> None:
+    async def _make(self, months: list[date]) -> bool:
         async with self._db.connection("make_usage_partitions") as connection:
-            if await alone(connection):
-                for first in months:
-                    row = await (await connection.execute(MAKE_PARTITION, (first,))).fetchone()
-                    if row and row[0]:
-                        log.info("usage.partition_made", month=f"{first:%Y-%m}")
+            if not await alone(connection):
+                return False
+            for first in months:
+                row = await (await connection.execute(MAKE_PARTITION, (first,))).fetchone()
+                if row and row[0]:
+                    log.info("usage.partition_made", month=f"{first:%Y-%m}")
+        return True
 
-    async def _drop(self, before: date) -> None:
+    async def _drop(self, before: date) -> bool:
         async with self._db.connection("drop_usage_partitions") as connection:
-            if await alone(connection):
-                for (name,) in await (await connection.execute(DROP_PARTITIONS, (before,))).fetchall():
-                    log.info("usage.partition_dropped", partition=name)
+            if not await alone(connection):
+                return False
+            for (name,) in await (await connection.execute(DROP_PARTITIONS, (before,))).fetchall():
+                log.info("usage.partition_dropped", partition=name)
+        return True
 
-    async def _delete(self, sql: str, before: date) -> None:
+    async def _delete(self, sql: str, before: date) -> bool:
         start, deleted = datetime(before.year, before.month, 1, tzinfo=UTC), DELETED_AT_ONCE
         while deleted == DELETED_AT_ONCE:
             async with self._db.connection("delete_usage_sums") as connection:
                 if not await alone(connection):
-                    return
+                    return False
                 deleted = (await connection.execute(sql.encode(), (start, DELETED_AT_ONCE))).rowcount
+        return True
 
 
 async def alone(connection: AsyncConnection[Any]) -> bool:

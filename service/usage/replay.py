@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from service.background import Ran, unwatched
 from service.errors import DatabaseUnavailable
 from service.telemetry.metrics import Metrics
 from service.usage.ledger import log_lost
@@ -24,9 +25,11 @@ BATCH_ROWS = 1000
 class Replay:
     """`run()` is owned by the composition root."""
 
-    def __init__(self, spool: Spool, store: Store, metrics: Metrics, committed: Callable[[], None]) -> None:
-        """`committed` hears of every batch that PostgreSQL took."""
-        self._spool, self._store, self._committed = spool, store, committed
+    def __init__(
+        self, spool: Spool, store: Store, metrics: Metrics, committed: Callable[[], None], ran: Ran = unwatched
+    ) -> None:
+        """`committed` hears of every batch that PostgreSQL took, `ran` of every look after which nothing waited."""
+        self._spool, self._store, self._committed, self._ran = spool, store, committed, ran
         self._replayed = metrics.usage_rows.labels("replayed")
         self._failed = metrics.usage_rows.labels("failed")
 
@@ -39,6 +42,8 @@ class Replay:
                 await self._adopt()
                 adopt_at = time.monotonic() + ORPHANS_EVERY_S
             await self.drain()
+            if not self._spool.rows:
+                self._ran()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def drain(self) -> None:

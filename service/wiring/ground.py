@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from service.background import Ran
 from service.db.pool import Database
 from service.http.context import Observers
 from service.settings import Settings
@@ -42,6 +43,10 @@ class Ground:
     def name(self) -> str:
         """This node's name in the fleet; NODE_NAME is for those who run one process per name."""
         return self.settings.node_name or f"{socket.gethostname()}:{os.getpid()}"
+
+    def watched(self, periodic: str) -> Ran:
+        """To be called each time that this periodic work (one of labels.PERIODIC) has come to its end."""
+        return self.metrics.periodic_success.labels(periodic).set_to_current_time
 
 
 async def open_ground(stack: AsyncExitStack, settings: Settings) -> Ground:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from service.background import unwatched
 from service.http.handshake import SocketEndpoint
 from service.http.ratelimit import Gate
 from service.http.streams import Streams
@@ -60,7 +61,7 @@ class Live:
         self.streams = Streams()
         self.watches = Watches(lambda: self.hub.draining)
         self.system = SystemStats(ground.started)
-        self.blocks = Blocks(ground.db)
+        self.blocks = Blocks(ground.db, ran=ground.watched("blocks"))
         self.verifier = key_verifier(ground)
         self.tickets = tickets(ground)
         self.tracker = tracker(ground, self.card)
@@ -82,7 +83,7 @@ class Live:
         if ground.breaker:
             ground.breaker.on_recovery(self.tracker.begin)
             ground.breaker.on_recovery(self.bus.recovered)
-        sweep = KeySweep([self.hub, self.streams], self.verifier.standings)
+        sweep = KeySweep([self.hub, self.streams], self.verifier.standings, ran=ground.watched("key-sweep"))
         self.verifier.on_change = sweep.changed
         self.hub.on_held = self.streams.on_held = sweep.held
         self.blocks.on_block = self.hub.block
@@ -135,4 +136,5 @@ def tracker(ground: Ground, card: Callable[[], dict[str, Any]]) -> Tracker:
     memory = MemoryPresence(zone)
     fleet = RedisPresence(ground.redis, zone, settings.presence_shards) if ground.redis else None
     presence = Failover[Presence](ground.breaker, fleet, memory)
-    return Tracker(presence, memory, fleet, card=card, drift=ground.metrics.presence_drift.set)
+    audited = ground.watched("presence-audit") if fleet else unwatched
+    return Tracker(presence, memory, fleet, card=card, drift=ground.metrics.presence_drift.set, audited=audited)

@@ -22,8 +22,8 @@ async def open_ledger(ground: Ground) -> Ledger:
     retention = Retention(settings.usage_retention_months, settings.usage_rollup_retention_months)
     ground.work |= {
         "ledger": ledger.run,
-        "usage-replay": Replay(spool, store, metrics, ledger.database_works).run,
-        "usage-partitions": Partitions(ground.db, retention).run,
+        "usage-replay": Replay(spool, store, metrics, ledger.database_works, ground.watched("usage-replay")).run,
+        "usage-partitions": Partitions(ground.db, retention, ran=ground.watched("usage-partitions")).run,
     }
     return ledger
 

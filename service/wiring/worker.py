@@ -82,7 +82,14 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
     settings, news = ground.settings, News(ground.metrics, told_by(bus))
     bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff)
     runs = Runs(ground.db, running.ask, problem, news, unforeseen(ground), bounds)
-    upkeep = Upkeep(ground.db, news, settings.worker_dead_after, settings.task_result_ttl)
+    upkeep = Upkeep(
+        ground.db,
+        news,
+        settings.worker_dead_after,
+        settings.task_result_ttl,
+        recovered=ground.watched("task-recovery"),
+        cleaned=ground.watched("task-cleaning"),
+    )
     ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean}
     return Worker(work, runs, await open_callbacks(ground, unforeseen(ground)))
 

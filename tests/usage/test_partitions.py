@@ -127,7 +127,8 @@ async def test_while_another_node_does_it_this_one_leaves_it_alone(database_url:
     async with keeper(database_url, datetime(2032, 1, 1, tzinfo=UTC)) as keep:
         with psycopg.connect(database_url) as other:
             other.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-            await keep.keep()
+            assert not await keep.keep()
             assert partitions(database_url) == before
         await asyncio.gather(*(keep.keep() for _ in range(3)))
+        assert await keep.keep()
     assert len(partitions(database_url) - before) == 3
