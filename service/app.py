@@ -18,6 +18,7 @@ from service.routes.admin import AdminRoutes
 from service.routes.admin_blocks import BlockRequest, BlockRoutes
 from service.routes.admin_cache import AdminCacheRoutes
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest
+from service.routes.admin_tasks import AdminTaskRoutes
 from service.routes.admin_users import UserRoutes
 from service.routes.catalogue import CatalogueRoutes
 from service.routes.chat import ChatRoutes
@@ -52,6 +53,7 @@ class Handlers:
     task_events: TaskEvents
     admin: AdminRoutes
     admin_cache: AdminCacheRoutes
+    admin_tasks: AdminTaskRoutes
     blocks: BlockRoutes
     keys: KeyRoutes
     users: UserRoutes
@@ -87,6 +89,7 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/api/admin/stats/system", to.admin.system, "admin"),
         Operation("GET", "/api/admin/stats/websocket", to.admin.websocket, "admin"),
         Operation("GET", "/api/admin/stats/dashboard", to.admin.dashboard, "admin"),
+        Operation("GET", "/api/admin/stats/tasks", to.admin_tasks.queue, "admin"),
         Operation("POST", "/api/admin/broadcast", to.admin.broadcast, "admin", BroadcastRequest),
         Operation("GET", "/api/admin/users/online", to.admin.online, "admin"),
         Operation(
@@ -100,6 +103,8 @@ def operations(to: Handlers) -> list[Operation]:
         Operation("GET", "/api/admin/users", to.users.list_users, "admin"),
         Operation("GET", "/api/admin/users/{user_id:path}", to.users.show, "admin"),
         Operation("PATCH", "/api/admin/users/{user_id:path}", to.users.change, "admin", UserChange),
+        Operation("GET", "/api/admin/tasks", to.admin_tasks.list_tasks, "admin"),
+        Operation("POST", "/api/admin/tasks/{task_id}/retry", to.admin_tasks.retry, "admin"),
         Operation("POST", "/api/admin/drain", to.admin.drain, "admin"),
         Operation("DELETE", "/api/admin/drain", to.admin.end_drain, "admin"),
         Operation("DELETE", "/api/admin/cache", to.admin_cache.flush_all, "admin"),

@@ -117,7 +117,8 @@ class Anything:
 
 
 TABLE = operations(Anything())  # type: ignore[arg-type]
-WITHOUT_BODY = {"/api/v1/ws-tickets", "/api/admin/drain"}  # all they need is in the key, and in the query
+# All they need is in the key, the path and the query.
+WITHOUT_BODY = {"/api/v1/ws-tickets", "/api/admin/drain", "/api/admin/tasks/{task_id}/retry"}
 
 
 # A thousand tasks at once.

@@ -24,6 +24,7 @@ from service.routes.admin_actions import AdminActions
 from service.routes.admin_blocks import BlockRoutes
 from service.routes.admin_cache import AdminCacheRoutes
 from service.routes.admin_stats import AdminStats
+from service.routes.admin_tasks import AdminTaskRoutes
 from service.routes.admin_users import UserRoutes
 from service.routes.catalogue import CatalogueRoutes
 from service.routes.docs import DocsRoutes
@@ -38,6 +39,7 @@ from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
 from service.routes.user_actions import UserActions
 from service.settings import Settings
+from service.tasks.oversight import Oversight
 from service.telemetry.loop import watch_loop
 from service.telemetry.metrics import Metrics
 from service.wiring.cache import Caching
@@ -46,7 +48,7 @@ from service.wiring.docs import api_document
 from service.wiring.ground import Ground, open_ground
 from service.wiring.limits import Limits
 from service.wiring.live import Live
-from service.wiring.tasks import open_tasks
+from service.wiring.tasks import open_tasks, told_by
 from service.wiring.usage import open_ledger, reports
 
 
@@ -120,6 +122,7 @@ def make_node(ground: Ground, live: Live, limits: Limits, caching: Caching, chat
         task_events=TaskEvents(tasks, live.watches, live.bus, limits.slots, live.streams),
         admin=admin_routes(ground, live),
         admin_cache=AdminCacheRoutes(audit, caching.flushes, live.bus, chats.catalogue),
+        admin_tasks=AdminTaskRoutes(audit, Oversight(ground.db, told_by(live.bus))),
         blocks=BlockRoutes(audit, live.bus, live.blocks),
         keys=KeyRoutes(KeyActions(ground.db.connection, audit, live.verifier.revoked, ground.settings.keys_per_user)),
         users=UserRoutes(UserActions(ground.db.connection, audit, live.verifier.revoked)),

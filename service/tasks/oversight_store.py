@@ -1,0 +1,101 @@
+"""SQL of what administrators see of everybody's tasks, and may try again; never a prompt, nor an answer.
+
+Every function takes the connection first; parameters are bound.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from service.pages import Place
+from service.tasks.records import Status, Task
+from service.tasks.store import COLUMNS, Connection
+from service.tasks.upkeep_store import insert_jobs
+
+# Not those that ended well or by their owners' will: they are many, and nobody's concern.
+Overseen = Literal["failed", "queued", "running"]
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task without what it is about; `problem`: the type of what it failed with, a URN."""
+
+    id: UUID
+    batch_id: UUID | None
+    user_id: str
+    request_id: str
+    priority: int
+    not_before: datetime | None
+    deadline: datetime | None
+    status: Status
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Tasks that could start now, that shall start later (`not_before`), that run; how long the oldest of the first
+    could have, in seconds, 0 where there is none."""
+
+    ready: int
+    scheduled: int
+    running: int
+    oldest_age_s: float
+
+
+SELECT_PAGE = f"""
+SELECT {", ".join(field.name for field in fields(TaskRow) if field.name != "problem")}, error ->> 'type' AS problem
+FROM tasks
+WHERE status = %(status)s AND (%(problem)s::text IS NULL OR error ->> 'type' = %(problem)s)
+  AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
+  AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
+ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
+SELECT_DEPTH = """
+SELECT count(*) FILTER (WHERE status = 'queued' AND ready_at <= now()),
+       count(*) FILTER (WHERE status = 'queued' AND ready_at > now()),
+       count(*) FILTER (WHERE status = 'running'),
+       coalesce(extract(epoch FROM now() - min(ready_at) FILTER (WHERE status = 'queued' AND ready_at <= now())), 0)
+FROM (SELECT status, greatest(created_at, not_before) AS ready_at
+      FROM tasks WHERE status IN ('queued', 'running')) AS open"""
+SELECT_STATUS = "SELECT status FROM tasks WHERE id = %s"
+# With its old turn, so that it is next; all its tries are before it again.
+RETRY = f"""
+UPDATE tasks SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL, error = NULL, job_id = NULL
+WHERE id = %s AND status = 'failed' AND (deadline IS NULL OR deadline > now()) RETURNING {COLUMNS}"""  # noqa: S608
+
+
+async def select_page(
+    connection: Connection, status: Overseen, problem: str | None, user_id: str | None, after: Place | None, rows: int
+) -> list[TaskRow]:
+    """The newest first."""
+    place = {"at": after and after.at, "id": after and after.name}
+    asked = {"status": status, "problem": problem, "user_id": user_id, "rows": rows, **place}
+    async with connection.cursor(row_factory=class_row(TaskRow)) as cursor:
+        return await (await cursor.execute(SELECT_PAGE.encode(), asked)).fetchall()
+
+
+async def select_depth(connection: Connection) -> Depth:
+    row = await (await connection.execute(SELECT_DEPTH)).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row; mypy cannot know
+    ready, scheduled, running, oldest_age_s = row
+    return Depth(ready, scheduled, running, float(oldest_age_s))
+
+
+async def select_status(connection: Connection, task_id: UUID) -> Status | None:
+    row = await (await connection.execute(SELECT_STATUS, (task_id,))).fetchone()
+    return row[0] if row else None
+
+
+async def retry(connection: Connection, task_id: UUID) -> Task | None:
+    """The task, queued again, with a job; None unless it has failed and may still start."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        task = await (await cursor.execute(RETRY.encode(), (task_id,))).fetchone()
+    if task:
+        await insert_jobs(connection, [task.id])
+    return task
