@@ -142,6 +142,16 @@ class RunTooLong(AtpError):
     status, code, title = 504, "run-too-long", "The task ran longer than it may"
 
 
+class ResultTooLarge(AtpError):
+    """Of a task: what its models answered, `result_bytes` as JSON, is more than the `limit_bytes` that are kept."""
+
+    status, code, title = 413, "result-too-large", "The task's result is too large"
+
+    def __init__(self, result_bytes: int, limit_bytes: int) -> None:
+        detail = f"The result has {result_bytes:,} bytes; at most {limit_bytes:,} are kept."
+        super().__init__(detail, result_bytes=result_bytes, limit_bytes=limit_bytes)
+
+
 class GivenUp(AtpError):
     """Every worker that began it died with it, or was stopped by force."""
 

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
         2.0, description="Seconds before a task is tried again after its first failure; then twice as long each time"
     )
     task_timeout: Seconds = Field(600.0, description="Longest run of a task, in seconds")
+    task_result_bytes: Count = Field(
+        1_000_000, description="Largest result of a task, in bytes of JSON; a larger one fails the task"
+    )
     task_result_ttl: Count = Field(604_800, description="Seconds a task is kept after its end, with its result")
     task_callback_urls: Names = Field(
         [], description="Where tasks may call back: beginnings of URLs, e.g. https://hooks.example/atp/; empty: nowhere"

@@ -14,9 +14,10 @@ import structlog
 from service.db.pool import Database
 from service.tasks import callback_store, webhooks
 from service.tasks.allow_list import AllowList
+from service.tasks.failures import Unforeseen
 from service.tasks.receivers import Message, Receivers, Undelivered
 from service.tasks.records import CallbackStatus, Task
-from service.tasks.runs import Again, Unforeseen, backoff_s
+from service.tasks.runs import Again, backoff_s
 from service.tasks.store import CALLBACK_LABEL
 from service.telemetry.metrics import Metrics
 

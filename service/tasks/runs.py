@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from service.db.pool import Database
-from service.errors import AtpError, DatabaseRejected, DeadlinePassed, GivenUp, RunTooLong, Unavailable, UpstreamError
+from service.errors import (
+    AtpError,
+    DatabaseRejected,
+    DeadlinePassed,
+    GivenUp,
+    ResultTooLarge,
+    RunTooLong,
+    Unavailable,
+    UpstreamError,
+)
 from service.tasks import store
+from service.tasks.failures import Failures, refused
 from service.tasks.news import News
 from service.tasks.records import Task
 
 LONGEST_BACKOFF_S = 300.0
-# What a model server says of a request that it will not understand the next time either: too long, say.
-REFUSALS = (400, 404, 413, 415, 422)
 
 
 class Again(Exception):
@@ -29,16 +39,16 @@ class Again(Exception):
 @dataclass(frozen=True)
 class Bounds:
     """`tries` of one task; `run_s`: the longest that one may take; `backoff_s`: how long it waits after its first
-    failure, then twice as long each time."""
+    failure, then twice as long each time; `result_bytes`: the largest result that is kept, as JSON."""
 
     tries: int
     run_s: float
     backoff_s: float
+    result_bytes: int
 
 
 Ask = Callable[[Task], Awaitable[dict[str, Any]]]
 Problem = Callable[[AtpError, str], dict[str, Any]]
-Unforeseen = Callable[[Exception, Task], None]  # logs, counts and reports a bug
 
 
 class Runs:
@@ -48,10 +58,10 @@ class Runs:
     """
 
     def __init__(
-        self, db: Database, ask: Ask, problem: Problem, news: News, unforeseen: Unforeseen, bounds: Bounds
+        self, db: Database, ask: Ask, problem: Problem, news: News, failures: Failures, bounds: Bounds
     ) -> None:
         self._db, self._ask, self._problem, self._news = db, ask, problem, news
-        self._unforeseen, self._bounds = unforeseen, bounds
+        self._failures, self._bounds = failures, bounds
 
     async def run(self, task_id: UUID, job_id: int, stopping: Callable[[], bool]) -> str:
         """What became of it: done, failed, or gone where there was nothing to do. `stopping`: whether a cancellation
@@ -90,11 +100,13 @@ class Runs:
         except AtpError as error:  # bad input stays bad
             return await self._ended(task, "failed", None, error)
         except Exception as error:  # noqa: BLE001 - the worker's loop: logged, counted, reported
-            self._unforeseen(error, task)
+            self._failures.unforeseen(error, task)
             return await self._ended(task, "failed", None, AtpError())
         return await self._done(task, result)
 
     async def _done(self, task: Task, result: dict[str, Any]) -> str:
+        if (size := len(to_json(result))) > self._bounds.result_bytes:
+            return await self._ended(task, "failed", None, ResultTooLarge(size, self._bounds.result_bytes))
         try:
             return await self._ended(task, "done", result, None)
         except DatabaseRejected as error:  # the model said a NUL, for one
@@ -108,6 +120,8 @@ class Runs:
         if ended is None:
             return "gone"
         await self._news.changed(ended)
+        if error:
+            self._failures.failed(error, ended)
         return str(status)
 
     async def _put_back(self, task: Task, *, counted: bool) -> None:
@@ -117,18 +131,14 @@ class Runs:
             await self._news.changed(waiting)
 
     async def _too_late(self, task_id: UUID) -> str:
-        error = self._problem(DeadlinePassed(), "")
+        error = DeadlinePassed()
         async with self._db.connection("fail_late_task") as connection:
-            late = await store.fail_late(connection, task_id, error)
+            late = await store.fail_late(connection, task_id, self._problem(error, ""))
         if late is None:
             return "gone"
         await self._news.changed(late)
+        self._failures.failed(error, late)
         return "failed"
-
-
-def refused(error: AtpError) -> bool:
-    """Whether the model server found fault with what it was asked."""
-    return error.extra.get("upstream_status") in REFUSALS
 
 
 def backoff_s(first_s: float, failures: int, longest_s: float = LONGEST_BACKOFF_S) -> float:

@@ -9,6 +9,8 @@ from service.settings import Settings
 
 # A crash loop must not spend the project's quota nor hide the first error.
 EVENTS_PER_MINUTE = 30
+# Of one group: more of the same say nothing new, and would leave no room for what is.
+MESSAGES_PER_MINUTE = 3
 
 
 class ErrorReporter:
@@ -17,6 +19,7 @@ class ErrorReporter:
     def __init__(self, settings: Settings, release: str, dropped: Callable[[], None]) -> None:
         self._enabled = bool(settings.sentry_dsn.get_secret_value())
         self._allowance = Allowance(EVENTS_PER_MINUTE)
+        self._messages: dict[tuple[str, ...], Allowance] = {}
         self._dropped = dropped
         if self._enabled:
             try:
@@ -55,6 +58,22 @@ class ErrorReporter:
         with sentry_sdk.new_scope() as scope:
             scope.set_tags(tags)
             scope.capture_exception(error)
+
+    def tell(self, text: str, fingerprint: tuple[str, ...], **tags: str) -> None:
+        """Queue a message of the group `fingerprint`, whose words are of closed sets; returns at once.
+
+        MESSAGES_PER_MINUTE of a group are sent. The others are no loss: what is told of is counted elsewhere.
+        """
+        if not self._enabled:
+            return
+        if not self._messages.setdefault(fingerprint, Allowance(MESSAGES_PER_MINUTE)).take():
+            return
+        import sentry_sdk
+
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tags(tags)
+            scope.fingerprint = list(fingerprint)
+            scope.capture_message(text, level="error")
 
     def close(self) -> None:
         """Send what is queued, for at most 2 s; blocks, so call it off the loop."""

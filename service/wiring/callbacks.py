@@ -5,9 +5,9 @@ from pydantic_core import to_json
 from service.routes.task_answers import ended
 from service.tasks.allow_list import AllowList
 from service.tasks.callbacks import Callbacks, Terms
+from service.tasks.failures import Unforeseen
 from service.tasks.receivers import Receivers
 from service.tasks.records import Task
-from service.tasks.runs import Unforeseen
 from service.tasks.webhooks import keys_of
 from service.tasks.worker import CALLBACKS_AT_A_TIME
 from service.wiring.ground import Ground

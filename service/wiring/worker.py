@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import structlog
 from starlette.applications import Starlette
 
 from service.agents import catalogue
@@ -24,9 +23,9 @@ from service.routes.health import PrivateRoutes
 from service.routes.recall import AnswerCodec, Recall, cacheable
 from service.routes.task_running import TaskRunning
 from service.settings import Settings
+from service.tasks.failures import Failures
 from service.tasks.news import News
-from service.tasks.records import Task
-from service.tasks.runs import Bounds, Runs, Unforeseen
+from service.tasks.runs import Bounds, Runs
 from service.tasks.upkeep import Upkeep
 from service.tasks.worker import Work, Worker
 from service.telemetry.loop import watch_loop
@@ -38,8 +37,6 @@ from service.wiring.live import key_verifier
 from service.wiring.sessions import open_sessions
 from service.wiring.tasks import pieces_told_by, told_by
 from service.wiring.usage import open_ledger
-
-log = structlog.get_logger()
 
 # After WORKER_DRAIN: to give back what still runs, or to give up on a database that is away.
 LEAVE_S = 5.0
@@ -80,8 +77,9 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
 async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> Worker:
     """With its upkeep registered."""
     settings, news = ground.settings, News(ground.metrics, told_by(bus))
-    bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff)
-    runs = Runs(ground.db, running.ask, problem, news, unforeseen(ground), bounds)
+    bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff, settings.task_result_bytes)
+    failures = Failures(ground.metrics, ground.observers.reporter)
+    runs = Runs(ground.db, running.ask, problem, news, failures, bounds)
     upkeep = Upkeep(
         ground.db,
         news,
@@ -91,7 +89,7 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
         cleaned=ground.watched("task-cleaning"),
     )
     ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean}
-    return Worker(work, runs, await open_callbacks(ground, unforeseen(ground)))
+    return Worker(work, runs, await open_callbacks(ground, failures.unforeseen))
 
 
 async def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
@@ -122,15 +120,6 @@ def work_of(ground: Ground, concurrency: int, queues: Sequence[str]) -> Work:
         drain_s=settings.worker_drain,
         dead_after_s=settings.worker_dead_after,
     )
-
-
-def unforeseen(ground: Ground) -> Unforeseen:
-    def told(error: Exception, task: Task) -> None:
-        ground.metrics.unhandled.labels("task").inc()
-        log.error("task.unhandled", task_id=str(task.id), exc_info=error)
-        ground.observers.reporter.capture(error, request_id=task.request_id, route="task")
-
-    return told
 
 
 def open_bus(ground: Ground, caching: Caching) -> Bus:

