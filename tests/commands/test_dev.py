@@ -1,5 +1,6 @@
 """`atp dev`, which is what `make run` runs: from nothing to an answer, and back to nothing."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,11 +15,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import httpx2
 import psutil
 
 from service.embedded.llm import Llm
 from tests.commands.running import ROOT, atp, environment
 from tests.ports import reserved_port
+from tests.waiting import eventually
+
+
+def models_of(server: Llm) -> dict[str, str]:
+    """Settings for a model server that runs already."""
+    return {
+        "openai_base_url": server.base_url,
+        "openai_api_key": server.api_key,
+        "openai_models": server.model,
+    }
 
 
 class Dev:
@@ -27,6 +39,7 @@ class Dev:
     def __init__(self, process: subprocess.Popen[str], banner: str, took_s: float) -> None:
         self.process, self.banner, self.took_s = process, banner, took_s
         self.key = re.search(r"API key +(atp_live_\S+)", banner)[1]  # type: ignore[index]
+        self.url = re.search(r"curl -s \D*(http://[^/]+)", banner)[1]  # type: ignore[index]
         self.children = psutil.Process(process.pid).children(recursive=True)
 
     def curl(self, **more: Any) -> str:
@@ -143,13 +156,25 @@ def test_a_taken_port_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+async def test_a_task_is_taken_and_done(tmp_path: Path, llm_server: Llm) -> None:
+    with dev(tmp_path / "state", rate_limit_api="1000/second", **models_of(llm_server)) as running:
+        async with httpx2.AsyncClient(base_url=running.url, headers={"x-api-key": running.key}, timeout=10) as http:
+            body = {"agent": "reasoning", "task": "What is the capital of France?"}
+            (task_id,) = (await http.post("/api/v1/tasks", json=body)).json()["ids"]
+            found: dict[str, Any] = {}
+
+            async def over() -> bool:
+                await asyncio.sleep(0.2)  # the model needs the cores
+                found.update((await http.get(f"/api/v1/tasks/{task_id}")).json())
+                return found["status"] not in ("queued", "running")
+
+            await eventually(over, within_s=50)
+        assert (found["status"], found["attempts"]) == ("done", 1)
+        assert "Paris" in found["result"]["answer"]
+
+
 def test_another_model_server_is_used_when_it_is_configured(tmp_path: Path, llm_server: Llm) -> None:
-    settings = {
-        "openai_base_url": llm_server.base_url,
-        "openai_api_key": llm_server.api_key,
-        "openai_models": llm_server.model,
-    }
-    with dev(tmp_path / "state", **settings) as running:
+    with dev(tmp_path / "state", **models_of(llm_server)) as running:
         assert "Small LLM" not in running.banner
         assert "Paris" in running.curl()
 
