@@ -1,6 +1,6 @@
-"""`/api/admin/tasks`: everybody's tasks that failed, wait or run, without what they are about; to try one again."""
+"""`/api/admin/tasks`: everybody's tasks that failed, without what they are about; to try one again."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -16,21 +16,21 @@ from service.routes.admin_requests import STRICT, Id, fitted
 from service.routes.task_answers import TaskBrief, brief
 from service.routes.task_requests import LIMIT_MAX, TaskPath
 from service.tasks.oversight import PROBLEM, Oversight, retry
-from service.tasks.oversight_store import Overseen, TaskRow
+from service.tasks.oversight_store import FailedTask
 
 
-class OverseenQuery(BaseModel):
+class FailedTasksQuery(BaseModel):
     """`reason`: only those that failed with this problem, such as `given-up`."""
 
     model_config = STRICT
-    status: Overseen = "failed"
+    status: Literal["failed"] = "failed"
     reason: Annotated[str | None, Field(pattern="^[a-z-]{1,40}$")] = None
     user: Id | None = None
     cursor: Annotated[str, Field(max_length=200)] = ""
     limit: Annotated[int, Field(ge=1, le=LIMIT_MAX)] = 20
 
 
-class OverseenTask(TaskBrief):
+class FailedTaskBrief(TaskBrief):
     """Whose it is, which request made it, and the code of the problem it failed with."""
 
     user_id: str
@@ -38,10 +38,10 @@ class OverseenTask(TaskBrief):
     reason: str | None
 
 
-class OverseenPage(TypedDict):
+class FailedTasksPage(TypedDict):
     """Go on with `next_cursor` until it is null."""
 
-    tasks: list[OverseenTask]
+    tasks: list[FailedTaskBrief]
     next_cursor: str | None
 
 
@@ -70,14 +70,14 @@ class AdminTaskRoutes:
         """Count the tasks that wait and run, and tell how long the oldest waits."""
         return answer(vars(await self._oversight.depth()))
 
-    @answers(OverseenPage, query=OverseenQuery)
+    @answers(FailedTasksPage, query=FailedTasksQuery)
     async def list_tasks(self, call: Call[None]) -> Response:
-        """List everybody's tasks that failed, wait or run, the newest first, page by page."""
-        asked = fitted(OverseenQuery, call.request.query_params)
+        """List everybody's tasks that failed, the newest first, page by page."""
+        asked = fitted(FailedTasksQuery, call.request.query_params)
         after = Place.parse(asked.cursor)
-        rows = await self._oversight.page(asked.status, asked.reason, asked.user, after, asked.limit + 1)
-        page: Page[TaskRow] = Page.of(rows, asked.limit, lambda row: Place(row.created_at, str(row.id)))
-        return answer(OverseenPage(tasks=[described(row) for row in page.rows], next_cursor=page.next_cursor))
+        rows = await self._oversight.page(asked.reason, asked.user, after, asked.limit + 1)
+        page: Page[FailedTask] = Page.of(rows, asked.limit, lambda row: Place(row.created_at, str(row.id)))
+        return answer(FailedTasksPage(tasks=[described(row) for row in page.rows], next_cursor=page.next_cursor))
 
     @answers(RetryAnswer, status=202, segments=TaskPath, errors=(Conflict, NotFound))
     async def retry(self, call: Call[Any]) -> Response:
@@ -89,6 +89,6 @@ class AdminTaskRoutes:
         return answer(RetryAnswer(id=str(recorded.id), task=brief(task)), 202)
 
 
-def described(row: TaskRow) -> OverseenTask:
+def described(row: FailedTask) -> FailedTaskBrief:
     reason = row.problem.removeprefix(PROBLEM) if row.problem else None
     return {**brief(row), "user_id": row.user_id, "request_id": row.request_id, "reason": reason}

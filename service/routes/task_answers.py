@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from service.http.openapi_parts import Problem
 from service.routes.chat_answers import ChatAnswer, ChatAnswers
-from service.tasks.oversight_store import TaskRow
+from service.tasks.oversight_store import FailedTask
 from service.tasks.records import OPEN, CallbackStatus, Status, Task
 
 Told = Literal["queued", "started", "delta", "done", "failed", "cancelled"]
@@ -66,7 +66,7 @@ class TasksPage(TypedDict):
     next_cursor: str | None
 
 
-def brief(task: Task | TaskRow) -> TaskBrief:
+def brief(task: Task | FailedTask) -> TaskBrief:
     return {
         "id": str(task.id),
         "batch_id": told(task.batch_id),

@@ -7,7 +7,7 @@ from service.errors import Conflict, NotFound
 from service.pages import Place
 from service.tasks import oversight_store
 from service.tasks.news import Changed
-from service.tasks.oversight_store import Depth, Overseen, TaskRow
+from service.tasks.oversight_store import Depth, FailedTask
 from service.tasks.records import Task
 from service.tasks.store import Connection
 
@@ -21,13 +21,11 @@ class Oversight:
     def __init__(self, db: Database, tell: Changed) -> None:
         self._db, self.tell = db, tell
 
-    async def page(
-        self, status: Overseen, reason: str | None, user_id: str | None, after: Place | None, rows: int
-    ) -> list[TaskRow]:
-        """The newest first; `reason`: the code of a problem, such as `given-up`."""
+    async def page(self, reason: str | None, user_id: str | None, after: Place | None, rows: int) -> list[FailedTask]:
+        """Those that failed, the newest first; `reason`: the code of a problem, such as `given-up`."""
         problem = reason and PROBLEM + reason
-        async with self._db.connection("select_overseen_tasks") as connection:
-            return await oversight_store.select_page(connection, status, problem, user_id, after, rows)
+        async with self._db.connection("select_failed_tasks") as connection:
+            return await oversight_store.select_page(connection, problem, user_id, after, rows)
 
     async def depth(self) -> Depth:
         async with self._db.connection("select_task_depth") as connection:

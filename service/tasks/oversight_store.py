@@ -5,7 +5,6 @@ Every function takes the connection first; parameters are bound.
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -15,13 +14,10 @@ from service.tasks.records import Status, Task
 from service.tasks.store import COLUMNS, Connection
 from service.tasks.upkeep_store import insert_jobs
 
-# Not those that ended well or by their owners' will: they are many, and nobody's concern.
-Overseen = Literal["failed", "queued", "running"]
-
 
 @dataclass(frozen=True)
-class TaskRow:
-    """A task without what it is about; `problem`: the type of what it failed with, a URN."""
+class FailedTask:
+    """A failed task without what it is about; `problem`: the type of what it failed with, a URN."""
 
     id: UUID
     batch_id: UUID | None
@@ -50,9 +46,9 @@ class Depth:
 
 
 SELECT_PAGE = f"""
-SELECT {", ".join(field.name for field in fields(TaskRow) if field.name != "problem")}, error ->> 'type' AS problem
+SELECT {", ".join(field.name for field in fields(FailedTask) if field.name != "problem")}, error ->> 'type' AS problem
 FROM tasks
-WHERE status = %(status)s AND (%(problem)s::text IS NULL OR error ->> 'type' = %(problem)s)
+WHERE status = 'failed' AND (%(problem)s::text IS NULL OR error ->> 'type' = %(problem)s)
   AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
 ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
@@ -71,12 +67,12 @@ WHERE id = %s AND status = 'failed' AND (deadline IS NULL OR deadline > now()) R
 
 
 async def select_page(
-    connection: Connection, status: Overseen, problem: str | None, user_id: str | None, after: Place | None, rows: int
-) -> list[TaskRow]:
+    connection: Connection, problem: str | None, user_id: str | None, after: Place | None, rows: int
+) -> list[FailedTask]:
     """The newest first."""
     place = {"at": after and after.at, "id": after and after.name}
-    asked = {"status": status, "problem": problem, "user_id": user_id, "rows": rows, **place}
-    async with connection.cursor(row_factory=class_row(TaskRow)) as cursor:
+    asked = {"problem": problem, "user_id": user_id, "rows": rows, **place}
+    async with connection.cursor(row_factory=class_row(FailedTask)) as cursor:
         return await (await cursor.execute(SELECT_PAGE.encode(), asked)).fetchall()
 
 

@@ -179,6 +179,8 @@ async def test_a_task_that_kills_its_workers_is_given_up(
     assert [task["id"] for task in (await node.http.get(TASKS, params={"status": "failed"})).json()["tasks"]] == [
         poison
     ]
+    set_aside = (await node.http.get("/api/admin/tasks", params={"reason": "given-up"})).json()["tasks"]
+    assert [task["id"] for task in set_aside] == [poison]
 
 
 async def test_a_worker_whose_postgresql_dies_goes_on_when_it_is_back(
