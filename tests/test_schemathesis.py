@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -97,19 +98,23 @@ def served() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
+def its_database(postgres_server: Postgres) -> Iterator[str]:
+    yield from new_database(postgres_server, "atp")
+
+
+@pytest.fixture(scope="module")
 def process(
-    postgres_server: Postgres, valkey_server: Valkey, model_url: str, tmp_path_factory: pytest.TempPathFactory
+    its_database: str, valkey_server: Valkey, model_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeProcess]:
     """A process, for Hypothesis seeds `random` and wants nobody else to draw from it; it may log no fault."""
-    for database_url in new_database(postgres_server, "atp"):
-        fleet = Fleet(tmp_path_factory.mktemp("node"), database_url, [valkey_server.url], model_url)
-        try:
-            run(fleet.start())
-            [process] = fleet.nodes
-            yield process
-            assert process.faults() == []
-        finally:
-            run(fleet.kill())
+    fleet = Fleet(tmp_path_factory.mktemp("node"), its_database, [valkey_server.url], model_url)
+    try:
+        run(fleet.start())
+        [process] = fleet.nodes
+        yield process
+        assert process.faults() == []
+    finally:
+        run(fleet.kill())
 
 
 @pytest.fixture
@@ -133,7 +138,8 @@ def counted(process: NodeProcess, method: str, route: str) -> set[int]:
 class Targets:
     """What an operation may be done to: made for it, so that nothing drawn ends the key that asks."""
 
-    def __init__(self, process: NodeProcess) -> None:
+    def __init__(self, process: NodeProcess, database_url: str) -> None:
+        self._dsn = database_url
         headers = {"X-API-Key": process.key}
         self._http = httpx2.Client(base_url=process.url, headers=headers, timeout=10)
         self._made = itertools.count(1)
@@ -145,6 +151,7 @@ class Targets:
             "GET /api/v1/tasks/{task_id}": self.task,
             "DELETE /api/v1/tasks/{task_id}": self.task,
             "GET /api/v1/tasks/{task_id}/events": self.ended_task,
+            "POST /api/admin/tasks/{task_id}/retry": self.failed_task,
             "DELETE /api/v1/keys/{key_prefix}": self.key,
             "POST /api/v1/keys/{key_prefix}/rotate": self.key,
             "DELETE /api/admin/users/{user_id}/block": lambda: {"user_id": self.block()["subject"]},
@@ -187,6 +194,13 @@ class Targets:
         self._http.delete(f"/api/v1/tasks/{made['task_id']}").raise_for_status()
         return made
 
+    def failed_task(self) -> dict[str, str]:
+        """As a worker would have left it; none runs here."""
+        task = self.task()
+        with psycopg.connect(self._dsn) as connection:
+            connection.execute("UPDATE tasks SET status = 'failed', finished_at = now() WHERE id = %(task_id)s", task)
+        return task
+
     def session(self) -> dict[str, str]:
         session_id = f"target-{next(self._made)}"
         self._post("/api/v1/chat", {"agent": "reasoning", "task": "Hello", "model": "good", "session_id": session_id})
@@ -198,8 +212,8 @@ class Targets:
 
 
 @pytest.fixture(scope="module")
-def targets(process: NodeProcess) -> Iterator[Targets]:
-    found = Targets(process)
+def targets(process: NodeProcess, its_database: str) -> Iterator[Targets]:
+    found = Targets(process, its_database)
     yield found
     found.close()
 
