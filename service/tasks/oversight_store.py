@@ -60,9 +60,10 @@ SELECT count(*) FILTER (WHERE status = 'queued' AND ready_at <= now()),
 FROM (SELECT status, greatest(created_at, not_before) AS ready_at
       FROM tasks WHERE status IN ('queued', 'running')) AS open"""
 SELECT_STATUS = "SELECT status FROM tasks WHERE id = %s"
-# With its old turn, so that it is next; all its tries are before it again.
+# With its old turn, so that it is next; all its tries are before it again. It waits from now on: not since it was made.
 RETRY = f"""
-UPDATE tasks SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL, error = NULL, job_id = NULL
+UPDATE tasks SET status = 'queued', attempt = 0, not_before = now(), started_at = NULL, finished_at = NULL,
+                 error = NULL, job_id = NULL
 WHERE id = %s AND status = 'failed' AND (deadline IS NULL OR deadline > now()) RETURNING {COLUMNS}"""  # noqa: S608
 
 

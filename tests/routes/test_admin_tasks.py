@@ -88,6 +88,7 @@ async def test_what_cannot_be_asked_is_422(node: RunningNode, query: str) -> Non
 async def test_a_failed_task_that_is_tried_again_is_done_and_the_deed_audited(node: RunningNode) -> None:
     task_id = await one(node)
     await end(node, task_id)
+    await put(node, "created_at = now() - interval '1 day'", task_id)
     response = await node.http.post(f"{TASKS}/{task_id}/retry")
     answer = response.json()
     assert response.status_code == 202
@@ -96,6 +97,7 @@ async def test_a_failed_task_that_is_tried_again_is_done_and_the_deed_audited(no
         (UUID(answer["id"]), "retry_task", task_id, {})
     ]
     assert (await read(node, task_id))["error"] is None
+    assert (await node.http.get("/api/admin/stats/tasks")).json()["oldest_age_s"] < 10  # it waits from now on
     async with working(node.settings):
         assert (await until(node, task_id, "done"))["attempts"] == 1
 
