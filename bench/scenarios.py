@@ -1,6 +1,6 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import cached, chat, ledger, limits, models, presence, sockets, streams, usage
+from bench import cached, chat, ledger, limits, models, presence, sockets, streams, tasks, usage
 from bench.scenario import Scenario
 
 
@@ -15,5 +15,6 @@ def scenarios(quick: bool = False) -> tuple[Scenario, ...]:
         presence.scenario(presence.QUICK_SIZES if quick else presence.SIZES),
         limits.SCENARIO,
         ledger.SCENARIO,
+        tasks.scenario(tasks.QUICK_TASKS, tasks.QUICK_SIZES) if quick else tasks.scenario(tasks.TASKS, tasks.SIZES),
         usage.scenario(usage.QUICK_SIZES if quick else usage.SIZES),
     )

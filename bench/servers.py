@@ -72,12 +72,21 @@ class Stage:
     def redis_url(self) -> str:
         return self._valkey.url
 
+    @property
+    def dsn(self) -> str:
+        return self._postgres.dsn
+
     async def prepare(self) -> None:
         """Migrate, and make a user with two keys, as an operator would: by the `atp` command."""
         await self._atp("migrate")
         await self._atp("users", "create", "bench", "bench@localhost", "--role", "admin")
         self.key = (await self._atp("keys", "create", "bench")).splitlines()[0]
         self.admin_key = (await self._atp("keys", "create", "bench", "--scope", "admin")).splitlines()[0]
+
+    async def new_user(self, name: str) -> str:
+        """The key of a new user."""
+        await self._atp("users", "create", name, f"{name}@localhost")
+        return (await self._atp("keys", "create", name)).splitlines()[0]
 
     async def _atp(self, *arguments: str) -> str:
         command = command_on(OTHER_CORE, self._environment(), sys.executable, "-m", "service", *arguments)
@@ -102,7 +111,25 @@ class Stage:
     ) -> AsyncIterator[Server]:
         """One node as `atp serve` runs it: JSON log of every request to a file, every trace exported when asked."""
         ports = free_port(), free_port()
-        environment = self._environment(
+        environment = self._serving_environment(ports, upstream_url, otlp_url, **settings)
+        command = command_on(SERVER_CORE, environment, sys.executable, "-m", program, "serve")
+        async with self._serving("atp", command, ports[0], "/healthz") as server:
+            yield Server(server.port, server.pid, ports[1])
+
+    @asynccontextmanager
+    async def worker(self, upstream_url: str, concurrency: int, **settings: str) -> AsyncIterator[Server]:
+        """One `atp worker`, with the settings of a node."""
+        ports = free_port(), free_port()
+        environment = self._serving_environment(ports, upstream_url, "", **settings)
+        program = [sys.executable, "-m", "service", "worker", "--concurrency", str(concurrency)]
+        command = command_on(SERVER_CORE, environment, *program)
+        async with self._serving("worker", command, ports[1], "/readyz") as server:
+            yield server
+
+    def _serving_environment(
+        self, ports: tuple[int, int], upstream_url: str, otlp_url: str, **settings: str
+    ) -> dict[str, str]:
+        return self._environment(
             PORT=str(ports[0]),
             PRIVATE_PORT=str(ports[1]),
             LOG_FORMAT="json",
@@ -111,9 +138,6 @@ class Stage:
             PROVIDERS=json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
             **settings,
         )
-        command = command_on(SERVER_CORE, environment, sys.executable, "-m", program, "serve")
-        async with self._serving("atp", command, ports[0], "/healthz") as server:
-            yield Server(server.port, server.pid, ports[1])
 
     @asynccontextmanager
     async def bare(self, body: str) -> AsyncIterator[Server]:
