@@ -147,11 +147,18 @@ class Database:
         await self._pool.close(timeout=2)
 
     async def execute(self, operation: str, sql: str, parameters: Sequence[Any]) -> None:
-        """Run one statement that is its own transaction: one round trip instead of three; raises as `connection`."""
+        """Run one statement that is its own transaction; raises as `connection`."""
+        async with self.statement(operation) as connection:
+            await connection.execute(sql.encode(), parameters)
+
+    @contextlib.asynccontextmanager
+    async def statement(self, operation: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection for one statement that is its own transaction: one round trip instead of three; raises as
+        `connection`."""
         async with self._borrowed(operation) as connection:
             await connection.set_autocommit(True)
             try:
-                await connection.execute(sql.encode(), parameters)
+                yield connection
             finally:
                 if not connection.closed:
                     await connection.set_autocommit(False)

@@ -71,7 +71,7 @@ class Runs:
             Again: it shall be tried again.
             CancelledError: it was cancelled, or the worker stops.
         """
-        async with self._db.connection("start_task") as connection:
+        async with self._db.statement("start_task") as connection:
             task = await store.start(connection, task_id, job_id)
         if task is None:
             return await self._too_late(task_id)
@@ -114,9 +114,10 @@ class Runs:
 
     async def _ended(self, task: Task, status: Any, result: dict[str, Any] | None, error: AtpError | None) -> str:
         told = self._problem(error, task.request_id) if error else None
-        async with self._db.connection("finish_task") as connection:
-            ours = await store.finish(connection, task, status, result, told)
-            ended = await store.select_task(connection, task.id, task.user_id) if ours else None
+        # A callback is a second row, of the same transaction.
+        lent = self._db.connection if task.callback_url else self._db.statement
+        async with lent("finish_task") as connection:
+            ended = await store.finish(connection, task, status, result, told)
         if ended is None:
             return "gone"
         await self._news.changed(ended)
@@ -125,7 +126,7 @@ class Runs:
         return str(status)
 
     async def _put_back(self, task: Task, *, counted: bool) -> None:
-        async with self._db.connection("put_back_task") as connection:
+        async with self._db.statement("put_back_task") as connection:
             waiting = await store.put_back(connection, task, counted=counted)
         if waiting is not None:
             await self._news.changed(waiting)

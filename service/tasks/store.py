@@ -63,9 +63,10 @@ UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, 
 WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())
 RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 # Only the run that began last may end a task: another may have been taken for dead and replaced.
-FINISH = """
+FINISH = f"""
 UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'"""
+WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'
+RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
@@ -169,13 +170,13 @@ async def call_back(connection: Connection, task: Task) -> Task:
 
 async def finish(
     connection: Connection, task: Task, status: Status, result: dict[str, Any] | None, error: dict[str, Any] | None
-) -> bool:
-    """False where it was ended, or begun anew, by somebody else."""
+) -> Task | None:
+    """The task, now over; None where it was ended, or begun anew, by somebody else."""
     values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
-    ended = await connection.execute(FINISH, {"id": task.id, "attempt": task.attempt, "status": status, **values})
-    if ended.rowcount == 1:
-        await call_back(connection, task)
-    return ended.rowcount == 1
+    given = {"id": task.id, "attempt": task.attempt, "status": status, **values}
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        ended = await (await cursor.execute(FINISH.encode(), given)).fetchone()
+    return await call_back(connection, ended) if ended else None
 
 
 async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]) -> Task | None:

@@ -22,6 +22,8 @@ from procrastinate.job_context import AbortReason, JobContext
 from procrastinate.jobs import DeleteJobCondition, Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from procrastinate.worker import Worker as Engine
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 
 from service.background import end
 from service.db.pool import database_errors
@@ -157,6 +159,8 @@ class Worker:
         settings: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": CONNECT_TIMEOUT_S}
         connector = PsycopgConnector(
             conninfo=self._work.dsn,
+            pool_factory=unasked,
+            configure=autocommit,
             min_size=CONNECTIONS_LEAST,
             max_size=CONNECTIONS_MOST,
             timeout=CONNECT_TIMEOUT_S,
@@ -197,6 +201,18 @@ def database_lost() -> Iterator[None]:
             yield
     except (ConnectorException, DatabaseUnavailable) as error:
         log.warning("worker.database_lost", error=type(error.__cause__ or error).__name__)
+
+
+def unasked(**given: Any) -> AsyncConnectionPool:
+    """The engine's pool, which does not ask the server whether it is there each time that it lends a connection: an
+    engine that finds one broken is begun anew. With `autocommit`, one round trip before each job and after it, not
+    four."""
+    return AsyncConnectionPool(**(given | {"check": None}))
+
+
+async def autocommit(connection: AsyncConnection[Any]) -> None:
+    """All that the engine sends are single statements."""
+    await connection.set_autocommit(True)
 
 
 def ended_by(context: JobContext) -> AbortReason | None:
