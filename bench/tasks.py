@@ -4,8 +4,8 @@ Rate: tasks submitted over the API, worked off by one `atp worker` against a mod
 start to the last end, as their rows say. Each has its result and its usage row. The bare engine works off as many jobs
 that do nothing, with as many at a time, on the same PostgreSQL and core.
 
-Start: a lone user's task, one after another, with nothing else in the queue; with others' that may not start before
-next month; and behind those of another user that keep every place of the worker busy. There it is counted from when a
+Start: a lone user's task, one after another, with nothing else in the queue; with others' that may not start for
+a week; and behind those of another user that keep every place of the worker busy. There it is counted from when a
 place became free, which is the first end of a task since it was made.
 """
 
@@ -32,7 +32,7 @@ TASKS, QUICK_TASKS = 5_000, 500
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (100, 1_000)
 IDLE, WAITING = 200, 40  # lone tasks
 BUSY_MS = 500  # the model's time while the worker is to be busy
-AHEAD = timedelta(days=30)
+AHEAD = timedelta(days=7)
 PATIENCE_S = 120.0
 NODE = {"TASKS_PER_USER": "1000000"}
 EMPTY = "TRUNCATE tasks, task_submissions, procrastinate_jobs CASCADE"

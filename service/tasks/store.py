@@ -1,7 +1,8 @@
 """SQL of tasks. Every function takes the connection first; parameters are bound.
 
 A task and the engine's job for it are written in one transaction. The job carries the task's id, also as its queueing
-lock, which is unique among waiting jobs and so finds it (procrastinate's `schema.sql`).
+lock, which is unique among waiting jobs and so finds it (procrastinate's `schema.sql`). One that may not start yet is
+`scheduled`: it has no job until its moment has come (`upkeep_store.py`).
 """
 
 from collections.abc import Sequence
@@ -37,18 +38,18 @@ FROM (SELECT priority, turn, status = 'queued' AND (not_before IS NULL OR not_be
 INSERT_TASKS = """
 WITH made AS (
     INSERT INTO tasks (id, batch_id, user_id, key_hash, request, priority, turn, not_before, deadline, callback_url,
-                       request_id, traceparent)
+                       request_id, traceparent, scheduled)
     SELECT id, %(batch_id)s, %(user_id)s, %(key_hash)s, request, priority, turn, not_before, deadline, callback_url,
-           %(request_id)s, %(traceparent)s
+           %(request_id)s, %(traceparent)s, coalesce(not_before > now(), false)
     FROM json_to_recordset(%(tasks)s::json) AS new (
         id uuid, request jsonb, priority smallint, turn integer, not_before timestamptz, deadline timestamptz,
         callback_url text)
-    RETURNING id, turn, not_before
+    RETURNING id, turn, scheduled
 )
 SELECT procrastinate_defer_jobs_v1(array_agg(
-    (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), not_before)
+    (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), NULL)
     ::procrastinate_job_to_defer_v1))
-FROM made"""
+FROM made WHERE NOT scheduled"""
 SELECT_TASK = f"SELECT {COLUMNS} FROM tasks WHERE id = %s AND user_id = %s"  # noqa: S608 - our own columns
 SELECT_STATE = "SELECT status, attempt FROM tasks WHERE id = %s AND user_id = %s"
 SELECT_PAGE = f"""
@@ -121,7 +122,7 @@ async def select_waiting(connection: Connection, user_id: str) -> tuple[datetime
 async def insert_tasks(
     connection: Connection, by: Submitter, tasks: Sequence[NewTask], turns: Sequence[int], batch_id: UUID | None
 ) -> None:
-    """The tasks and their jobs."""
+    """The tasks, and the jobs of those that may start."""
     rows = [{**vars(task), "turn": turn} for task, turn in zip(tasks, turns, strict=True)]
     given = vars(by) | {"batch_id": batch_id, "tasks": to_json(rows).decode(), "queue": QUEUE, "job": JOB}
     await connection.execute(INSERT_TASKS, given)

@@ -4,10 +4,11 @@
    new job, for the old one's worker may only have been frozen: what it does to its job must not touch another's.
 2. Every minute: a task that waits or runs, or whose callback is due, and that has no job gets one (no fault known leads
    there; a bug might), and the engine's jobs that nobody will run are deleted.
-3. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
+3. Every second: scheduled tasks whose moment has come get their job.
+4. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
    so many at a time.
 
-One worker at a time does any of it, behind an advisory lock; the others come back a second later.
+Of 1, 2 and 4 one worker at a time does any, behind an advisory lock; the others come back a second later.
 """
 
 import asyncio
@@ -26,15 +27,16 @@ from service.tasks.store import CALLBACK_LABEL, JOB_LABEL
 log = structlog.get_logger()
 
 CLEAN_EVERY_S = 60.0
+DUE_EVERY_S = 1.0
 # A dead worker is looked for so often within the time after which it counts as dead.
 LOOKS = 3
-ROWS = 500  # deleted in one transaction: a few ms
+ROWS = 500  # changed in one transaction: a few ms
 LOCKED_RETRY_S = 1.0
 
 
 class Upkeep:
-    """`recover()` and `clean()` loop for ever. `kept_s`: how long a task is kept after its end. `recovered` and
-    `cleaned` hear of each time that this process did it."""
+    """`recover()`, `clean()` and `begin()` loop for ever. `kept_s`: how long a task is kept after its end. `recovered`,
+    `cleaned` and `begun` hear of each time that this process did it."""
 
     def __init__(
         self,
@@ -45,16 +47,20 @@ class Upkeep:
         *,
         recovered: Ran = unwatched,
         cleaned: Ran = unwatched,
+        begun: Ran = unwatched,
     ) -> None:
         self._db, self._news = db, news
         self._dead_after_s, self._kept_s = dead_after_s, kept_s
-        self._recovered, self._cleaned = recovered, cleaned
+        self._recovered, self._cleaned, self._begun = recovered, cleaned, begun
 
     async def recover(self) -> None:
         await self._always(self._dead_after_s / LOOKS, self.give_back)
 
     async def clean(self) -> None:
         await self._always(CLEAN_EVERY_S, self.clean_once)
+
+    async def begin(self) -> None:
+        await self._always(DUE_EVERY_S, self.begin_due)
 
     async def _always(self, every_s: float, work: Callable[[], Awaitable[bool]]) -> None:
         """`work` is False where another worker was at it."""
@@ -88,9 +94,17 @@ class Upkeep:
             call_again = await upkeep_store.insert_callback_jobs(connection, uncalled)
         self._told("task.had_no_job", again)
         self._told("task.callback_had_no_job", call_again, CALLBACK_LABEL)
-        await self._until_few(lambda connection: upkeep_store.delete_finished(connection, self._kept_s, ROWS))
-        await self._until_few(lambda connection: upkeep_store.delete_submissions(connection, ROWS))
+        await self._until_few(
+            "delete_tasks", lambda connection: upkeep_store.delete_finished(connection, self._kept_s, ROWS)
+        )
+        await self._until_few("delete_tasks", lambda connection: upkeep_store.delete_submissions(connection, ROWS))
         self._cleaned()
+        return True
+
+    async def begin_due(self) -> bool:
+        """Jobs for scheduled tasks whose moment has come; raises DatabaseUnavailable."""
+        await self._until_few("begin_tasks", lambda connection: upkeep_store.insert_due(connection, ROWS))
+        self._begun()
         return True
 
     def _told(self, event: str, tasks: list[UUID], label: str = JOB_LABEL) -> None:
@@ -98,8 +112,8 @@ class Upkeep:
             log.warning(event, task_id=str(task_id))
         self._news.recovered(len(tasks), label)
 
-    async def _until_few(self, delete: Callable[[store.Connection], Awaitable[int]]) -> None:
-        deleted = ROWS
-        while deleted == ROWS:
-            async with self._db.connection("delete_tasks") as connection:
-                deleted = await delete(connection)
+    async def _until_few(self, operation: str, change: Callable[[store.Connection], Awaitable[int]]) -> None:
+        changed = ROWS
+        while changed == ROWS:
+            async with self._db.statement(operation) as connection:
+                changed = await change(connection)

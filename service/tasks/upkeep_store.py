@@ -25,9 +25,24 @@ WITH again AS (
     FROM again HAVING count(*) > 0
 )
 SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
+# A worker of an older release gives those a job that have none.
+INSERT_DUE = """
+WITH due AS (
+    UPDATE tasks SET scheduled = false WHERE id = ANY (ARRAY(
+        SELECT id FROM tasks WHERE scheduled AND status = 'queued' AND not_before <= now()
+        ORDER BY not_before LIMIT %(rows)s FOR UPDATE SKIP LOCKED))
+    RETURNING id, turn
+), made AS (
+    SELECT procrastinate_defer_jobs_v1(array_agg(
+        (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), NULL)
+        ::procrastinate_job_to_defer_v1))
+    FROM due WHERE NOT EXISTS (
+        SELECT FROM procrastinate_jobs WHERE queueing_lock = due.id::text AND status = 'todo')
+)
+SELECT (SELECT count(*) FROM due) FROM made"""
 SELECT_JOBLESS = """
 SELECT id FROM tasks
-WHERE status IN ('queued', 'running') AND NOT EXISTS (
+WHERE status IN ('queued', 'running') AND NOT scheduled AND NOT EXISTS (
     SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))"""
 # Of tasks that are over and whose receiver is still to be told.
 UNCALLED = """callback_status = 'pending' AND status NOT IN ('queued', 'running') AND NOT EXISTS (
@@ -85,6 +100,13 @@ async def select_uncalled(connection: Connection) -> list[UUID]:
     """Tasks that are over whose receiver is still to be told, and for which there is no job."""
     found = await connection.execute(SELECT_UNCALLED.encode(), {"queue": CALLBACK_QUEUE})
     return [row[0] for row in await found.fetchall()]
+
+
+async def insert_due(connection: Connection, rows: int) -> int:
+    """Jobs for scheduled tasks whose moment has come, at most `rows`, the earliest first; how many it were."""
+    found = await connection.execute(INSERT_DUE, {"rows": rows, "queue": QUEUE, "job": JOB})
+    row = await found.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def delete_idle_jobs(connection: Connection) -> None:

@@ -3,8 +3,8 @@
 Callbacks have an engine of their own beside that of the tasks: receivers that hang for as long as they may then hold up
 callbacks only. They wait on sockets, so their number is ours; the settings bound what asks models.
 
-The engine starts what has the smallest turn, hears of new jobs by LISTEN (and looks every second, for those whose
-moment has come). What a worker was running when it died is in nobody's hands until it is given back (`upkeep.py`).
+The engine starts what has the smallest turn, hears of new jobs by LISTEN (and looks every second, for those that are
+tried again). What a worker was running when it died is in nobody's hands until it is given back (`upkeep.py`).
 """
 
 import asyncio

@@ -78,6 +78,7 @@ PERIODIC = (
     "presence-audit",
     "task-cleaning",
     "task-recovery",
+    "task-schedule",
     "usage-partitions",
     "usage-replay",
 )

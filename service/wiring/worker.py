@@ -87,8 +87,9 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
         settings.task_result_ttl,
         recovered=ground.watched("task-recovery"),
         cleaned=ground.watched("task-cleaning"),
+        begun=ground.watched("task-schedule"),
     )
-    ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean}
+    ground.work |= {"task-recovery": upkeep.recover, "task-cleaning": upkeep.clean, "task-schedule": upkeep.begin}
     return Worker(work, runs, await open_callbacks(ground, failures.unforeseen))
 
 

@@ -1,11 +1,17 @@
 """What workers do beside their tasks: what is over is deleted in time, and a task without a job gets one."""
 
+from datetime import UTC, datetime, timedelta
+
 from service.db.pool import one_connection
 from tests.nodes import RunningNode
 from tests.routes.test_tasks import ONE, one, submit, until
 from tests.tasks.workers import upkeep, working
 
 END = "UPDATE tasks SET status = 'done', finished_at = now() - make_interval(secs => %s) WHERE id = %s"
+
+
+def tomorrow() -> str:
+    return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
 async def end(node: RunningNode, task_id: str, ended_s_ago: float) -> None:
@@ -52,6 +58,46 @@ async def test_an_open_task_that_has_no_job_gets_one_and_is_done(node: RunningNo
         assert await node.rows("SELECT count(*)::int FROM procrastinate_jobs") == [(1,)]
     async with working(node.settings):
         assert (await until(node, task_id, "done"))["attempts"] == 1
+
+
+async def test_a_task_that_may_not_start_yet_has_no_job_until_its_moment_has_come(node: RunningNode) -> None:
+    task_id = await one(node, not_before=tomorrow())
+    async with upkeep(node.settings, kept_s=60) as work:
+        await work.clean_once()
+        await work.begin_due()
+        assert await node.rows("SELECT queueing_lock FROM procrastinate_jobs") == []
+        await node.rows("UPDATE tasks SET not_before = now() RETURNING id")
+        await work.begin_due()
+        await work.begin_due()
+    assert await node.rows("SELECT queueing_lock, status::text FROM procrastinate_jobs") == [(task_id, "todo")]
+
+
+async def test_all_that_are_due_get_their_jobs_at_once(node: RunningNode) -> None:
+    later = ONE | {"not_before": tomorrow()}
+    await submit(node, {"tasks": [later] * 1000})
+    await node.rows("UPDATE tasks SET not_before = now() RETURNING id")
+    async with upkeep(node.settings, kept_s=60) as work:
+        await work.begin_due()
+    assert await node.rows("SELECT count(DISTINCT queueing_lock)::int FROM procrastinate_jobs") == [(1000,)]
+
+
+async def test_a_scheduled_task_that_an_older_worker_gave_a_job_gets_no_second(node: RunningNode) -> None:
+    task_id = await one(node)
+    await node.rows("UPDATE tasks SET scheduled = true, not_before = now() RETURNING id")
+    async with upkeep(node.settings, kept_s=60) as work:
+        await work.begin_due()
+        await work.begin_due()
+    assert await node.rows("SELECT queueing_lock FROM procrastinate_jobs") == [(task_id,)]
+    assert await node.rows("SELECT scheduled FROM tasks") == [(False,)]
+
+
+async def test_a_cancelled_task_gets_no_job_at_its_moment(node: RunningNode) -> None:
+    task_id = await one(node, not_before=tomorrow())
+    await node.http.delete(f"/api/v1/tasks/{task_id}")
+    await node.rows("UPDATE tasks SET not_before = now() RETURNING id")
+    async with upkeep(node.settings, kept_s=60) as work:
+        await work.begin_due()
+    assert await node.rows("SELECT queueing_lock FROM procrastinate_jobs") == []
 
 
 async def test_of_dead_workers_jobs_only_open_tasks_are_given_back(node: RunningNode) -> None:
