@@ -153,8 +153,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def statement(self, operation: str) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection for one statement that is its own transaction: one round trip instead of three; raises as
-        `connection`."""
+        """A connection for one statement that is its own transaction: one round trip, not three; raises as below."""
         async with self._borrowed(operation) as connection:
             await connection.set_autocommit(True)
             try:

@@ -36,7 +36,8 @@ class Bus:
     """`run()` is owned by Background, `recovered` is a hook of the breaker.
 
     `deliver` gives an entry to the sockets and returns the hub's tick, `on_gap` tells them that something is lost;
-    neither may publish here. `clock` gives Unix seconds.
+    neither may publish here. `clock` gives Unix seconds. `pause_s` between two looks at the stream: for a process
+    without sockets, which need not hear every message at once.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Bus:
         *,
         on_gap: OnGap = ignored,
         clock: Callable[[], float] = time.time,
+        pause_s: float = 0.0,
     ) -> None:
         self._delivery = Delivery(deliver, on_gap, metrics, clock)
         self._published = metrics.bus_messages.labels("published")
-        self._breaker = breaker
+        self._breaker, self._pause_s = breaker, pause_s
         self._outbox = Outbox(shared, metrics) if shared else None
         self._reader = (
             Reader(shared, self._delivery, self._outbox.recall, metrics, clock) if shared and self._outbox else None
@@ -87,6 +89,8 @@ class Bus:
                 await asyncio.sleep(LOOK_AGAIN_S)
             else:
                 await self._turn(self._reader, self._outbox)
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)
 
     async def recovered(self) -> None:
         """Redis is back: say again what it lost, then what it missed. Raises StateUnavailable; the rest is kept."""

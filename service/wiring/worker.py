@@ -40,6 +40,8 @@ from service.wiring.usage import open_ledger
 
 # After WORKER_DRAIN: to give back what still runs, or to give up on a database that is away.
 LEAVE_S = 5.0
+# A flush of the cache is heard so much later; the news of tasks, this worker's own first of all, come in bundles.
+HEAR_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def open_bus(ground: Ground, caching: Caching) -> Bus:
         return 0
 
     shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
-    bus = Bus(heard, shared, ground.breaker, ground.metrics)
+    bus = Bus(heard, shared, ground.breaker, ground.metrics, pause_s=HEAR_EVERY_S)
     if ground.breaker:
         ground.breaker.on_recovery(bus.recovered)
     ground.work["bus"] = bus.run

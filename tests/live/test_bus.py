@@ -59,6 +59,19 @@ async def test_those_who_publish_together_share_round_trips(redis_url: str, node
     assert calls < 100
 
 
+async def test_a_bus_that_pauses_reads_together_what_came_meanwhile(redis_url: str, nodes: BusNodes) -> None:
+    one, two = await nodes.start(redis_url), await nodes.start(redis_url, pause_s=0.2)
+    for number in range(100):
+        await one.bus.publish(push(str(number)))
+    await two.has(100)
+    assert two.texts() == [str(number) for number in range(100)]
+    reads = two.metrics.registry.get_sample_value(
+        "db_client_operation_duration_seconds_count", {"system": "redis", "operation": "bus_read"}
+    )
+    assert reads is not None
+    assert reads < 20
+
+
 async def test_every_kind_reaches_the_other_node(redis_url: str, nodes: BusNodes) -> None:
     one, two = await nodes.start(redis_url), await nodes.start(redis_url)
     messages: list[AnyMessage] = [
