@@ -5,6 +5,7 @@ It prints one JSON document. Its connector and its worker are set as those of `s
 """
 
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -58,4 +59,5 @@ def worker(app: App, concurrency: int) -> Worker:
 
 
 if __name__ == "__main__":
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)  # that its app is made in the main module is meant
     print(json.dumps(uvloop.run(measure(**json.loads(sys.argv[1])))))

@@ -24,7 +24,7 @@ from bench.load import summary
 from bench.machine import SERVER_CORE, core_busy_s, cpu_s, quiet
 from bench.output import printed
 from bench.scenario import Figures, Line, Reach, Round, Scenario
-from bench.servers import Server, Stage, taskset
+from bench.servers import Stage, taskset
 from bench.task_client import Lone, TaskClient
 
 CONCURRENCY = 16
@@ -116,16 +116,11 @@ async def busy(stage: Stage, many: TaskClient, lone: TaskClient, sizes: Sequence
     for size in sizes:
         await many.submit(size - submitted)
         submitted = size
-        async with stage.worker(url, CONCURRENCY) as worker:
+        async with stage.worker(url, CONCURRENCY):
+            await quiet()
             await starts(lone, CONCURRENCY)  # until every place has been taken
             figures |= told(f"behind_{size}", await starts(lone, WAITING))
-        await settled(worker)
     return figures
-
-
-async def settled(worker: Server) -> None:
-    """Its disk writes are over."""
-    await quiet()
 
 
 async def starts(lone: TaskClient, tasks: int) -> list[Lone]:
