@@ -63,9 +63,9 @@ METHOD = """
   the same insert without the hourly and daily sums.
 - **tasks**: the worker, alone on core 0 but for an idle node, begins when all tasks are in the queue; no two texts are
   the same, the model answers at once. The bare engine is procrastinate as it comes, with as many jobs that do nothing.
-  A lone user's task goes over HTTP, its start is read off its row: both clocks are one machine's. Scheduled ones are due
-  in a week; behind another's, every place of the worker is taken, by tasks of half a second, and the wait counts from
-  the first that ends.
+  A lone user's task goes over HTTP, its start is read off its row: both clocks are one machine's. Scheduled ones are
+  due in a week; behind another's, every place of the worker is taken, by tasks of half a second, and the wait counts
+  from the first that ends.
 - **usage**: rows are real at every size, a hundred users over 13 months. The one user has the same 3,000 rows at every
   size: what is shown is what others' rows cost him. Filled once, in the last round, and each question asked 150 times.
 - LiteLLM proxy runs in a venv of its own, one worker, one model, a master key, telemetry off.

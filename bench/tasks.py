@@ -28,7 +28,7 @@ from bench.servers import Stage, taskset
 from bench.task_client import Lone, TaskClient
 
 CONCURRENCY = 16
-TASKS, QUICK_TASKS = 5_000, 500
+TASKS, QUICK_TASKS = 3_000, 500
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (100, 1_000)
 IDLE, WAITING = 200, 40  # lone tasks
 BUSY_MS = 500  # the model's time while the worker is to be busy
