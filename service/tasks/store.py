@@ -63,17 +63,18 @@ START = f"""
 UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id = %(job_id)s
 WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())
 RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
-# Only the run that began last may end a task: another may have been taken for dead and replaced.
+# Only the run that began last may end a task: another may have been taken for dead and replaced. Its job tells it from
+# the runs before an administrator had the task tried again.
 FINISH = f"""
 UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running'
+WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running'
 RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 PUT_BACK = f"""
 UPDATE tasks SET status = 'queued', attempt = attempt - %(uncounted)s, job_id = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND status = 'running' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 CANCEL = f"""
 UPDATE tasks SET status = 'cancelled', finished_at = now()
 WHERE id = %s AND user_id = %s AND status IN ('queued', 'running') RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
@@ -174,7 +175,7 @@ async def finish(
 ) -> Task | None:
     """The task, now over; None where it was ended, or begun anew, by somebody else."""
     values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
-    given = {"id": task.id, "attempt": task.attempt, "status": status, **values}
+    given = {"id": task.id, "attempt": task.attempt, "job_id": task.job_id, "status": status, **values}
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
         ended = await (await cursor.execute(FINISH.encode(), given)).fetchone()
     return await call_back(connection, ended) if ended else None
@@ -189,7 +190,7 @@ async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]
 
 async def put_back(connection: Connection, task: Task, *, counted: bool) -> Task | None:
     """To the queue again; `counted`: the try was one. None where it was ended, or begun anew, by somebody else."""
-    values = {"id": task.id, "attempt": task.attempt, "uncounted": int(not counted)}
+    values = {"id": task.id, "attempt": task.attempt, "job_id": task.job_id, "uncounted": int(not counted)}
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
         return await (await cursor.execute(PUT_BACK.encode(), values)).fetchone()
 
