@@ -2,8 +2,8 @@
 
 Two faults of an outage are mended here:
 
-- A psycopg pool that lost its server backs its attempts off to minutes, so that a database that is back stays unused. A
-  watch on a connection of its own sees the server return and puts a fresh pool in the old one's place.
+- A psycopg pool that lost its server backs off to minutes, so that a database that is back stays unused. A watch on a
+  connection of its own sees the server return and puts a fresh pool in the old one's place.
 - A cancelled psycopg call first asks the server to cancel the query and waits up to 5 s for it, twice: against a frozen
   server an asyncio timeout of 0.5 s took 11 s. So a deadline does not cancel: it shuts the socket down, and the call
   ends at once with a connection error.
@@ -24,6 +24,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from service.background import end
+from service.db.recent import RecentPool
 from service.errors import Conflict, DatabaseRejected, DatabaseUnavailable, SettingsError, last_line
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -87,8 +88,7 @@ def sever(connection: AsyncConnection[Any]) -> None:
 async def one_connection(dsn: str) -> AsyncIterator[AsyncConnection[Any]]:
     """A single connection in a transaction, for commands that do not serve.
 
-    Raises:
-        As `Database.connection`, with the server's reason; SettingsError when the tables are not there.
+    Raises as `Database.connection`, with the server's reason; SettingsError when the tables are not there.
     """
     try:
         with database_errors():
@@ -103,7 +103,7 @@ async def one_connection(dsn: str) -> AsyncIterator[AsyncConnection[Any]]:
 class Database:
     """Connections to PostgreSQL with a bound on every wait.
 
-    Use: `async with Database(settings, metrics) as db: async with db.connection("select_key") as c: …`
+    `async with Database(settings, metrics) as db: async with db.connection("select_key") as c: …`
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -118,7 +118,7 @@ class Database:
 
     def _make_pool(self) -> AsyncConnectionPool:
         kept = self._settings.db_pool_size
-        return AsyncConnectionPool(
+        return RecentPool(
             self._dsn,
             min_size=kept,
             max_size=kept + self._settings.db_max_overflow,
