@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import NoOpTracer, Span, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from service.errors import AtpError
 from service.http.problems import answer_for
 from service.telemetry.logging import RequestLine
 from service.telemetry.metrics import Metrics
+from service.telemetry.request_span import StartRequestSpan
 from service.telemetry.sentry import ErrorReporter
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Observers:
     tracer: Tracer
     reporter: ErrorReporter
     access_log: Callable[[RequestLine], None] = lambda line: None
+    start_request_span: StartRequestSpan = NoOpTracer().start_span
 
 
 class Exchange:
@@ -77,16 +79,13 @@ class Context:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         request_id = scope["atp.request_id"] = request_id_of(headers)
         scope["atp.headers"] = []  # what any part on the way adds to the answer, a problem's too
-        exchange = Exchange(scope, send, self._start_span(scope, headers), request_id)
+        span = self._observers.start_request_span(scope["method"], parent_context(headers))
+        exchange = Exchange(scope, send, span, request_id)
         # hypercorn gives every request a task of its own, so neither needs undoing.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         otel_context.attach(set_span_in_context(exchange.span))
         with self._observers.metrics.http_active.track_inprogress():
             await self._answer(exchange, receive)
-
-    def _start_span(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Span:
-        context = parent_context(headers)
-        return self._observers.tracer.start_span(scope["method"], context=context, kind=SpanKind.SERVER)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         try:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
 from service.settings import Settings
+from service.telemetry.request_span import RequestSpans, StartRequestSpan
 
 QUEUE_SPANS = 8192
 # Encoding is Python under the interpreter's lock, 45 us a span; serving.py shortens the lock's turns meanwhile. With
@@ -33,6 +34,9 @@ class Tracing:
             self._provider = provider(settings, version)
             self._provider.add_span_processor(CountingProcessor(self._exporter, dropped))
         self.tracer = (self._provider or trace.NoOpTracerProvider()).get_tracer("atp", version)
+        self.start_request_span: StartRequestSpan = self.tracer.start_span
+        if isinstance(self.tracer, Tracer):  # the SDK's; what does nothing is light enough
+            self.start_request_span = RequestSpans(self.tracer, settings.otel_traces_sampler_arg).start
 
     def close(self) -> None:
         """Send what is queued; no batch is begun after CLOSE_S. Blocks, so call it off the loop.

@@ -1,0 +1,247 @@
+"""Our span of a request, held against the library's: the same calls leave the same bytes."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Tracer, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+    use_span,
+)
+
+from service.http.context import end_span, parent_context
+from service.settings import load
+from service.telemetry.otlp import encoded
+from service.telemetry.request_span import RequestSpan, RequestSpans
+from service.telemetry.tracing import Tracing, sampler
+from tests.nodes import RunningNode
+from tests.telemetry.sinks import Sink
+from tests.waiting import eventually
+
+ERROR = ValueError("no such thing")
+CALLER = 0x4BF92F3577B34DA6A3CE929D0E0E4736
+
+
+class Ids(RandomIdGenerator):
+    """The same ones on both sides."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(7)
+
+    def generate_trace_id(self) -> int:
+        return self._random.getrandbits(128) or 1
+
+    def generate_span_id(self) -> int:
+        return self._random.getrandbits(64) or 1
+
+
+class Side:
+    """A tracer, the spans of requests that are started beside it, and what was ended."""
+
+    def __init__(self, share: float, ours: bool) -> None:
+        resource = Resource({"service.name": "atp"})
+        provider = TracerProvider(sampler(share), resource, shutdown_on_exit=False, id_generator=Ids())
+        self.kept = InMemorySpanExporter()
+        provider.add_span_processor(SimpleSpanProcessor(self.kept))
+        tracer = provider.get_tracer("atp", "1.2.3")
+        assert isinstance(tracer, Tracer)
+        self.tracer, self._ours = tracer, RequestSpans(tracer, share) if ours else None
+
+    def start(self, name: str, caller: SpanContext | None = None) -> Span:
+        context = set_span_in_context(NonRecordingSpan(caller)) if caller else None
+        if self._ours:
+            return self._ours.start(name, context)
+        return self.tracer.start_span(name, context, SpanKind.SERVER)
+
+
+def sides(share: float) -> tuple[Side, Side]:
+    return Side(share, ours=True), Side(share, ours=False)
+
+
+def timeless(request: ExportTraceServiceRequest) -> ExportTraceServiceRequest:
+    for span in [span for of in request.resource_spans for scope in of.scope_spans for span in scope.spans]:
+        assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
+        span.start_time_unix_nano = span.end_time_unix_nano = 0
+        for event in span.events:
+            event.time_unix_nano = 0
+    return request
+
+
+def assert_same(ours: Side, librarys: Side) -> None:
+    sent, expected = ours.kept.get_finished_spans(), librarys.kept.get_finished_spans()
+    assert len(sent) == len(expected)
+    if expected:
+        assert timeless(ExportTraceServiceRequest.FromString(encoded(sent))) == timeless(encode_spans(expected))
+
+
+def answered(span: Span) -> None:
+    end_span(span, "POST", "/api/v1/chat", 200, "abcdefgh")
+
+
+def failed(span: Span) -> None:
+    end_span(span, "POST", "/api/v1/chat", 503, None)
+
+
+def unforeseen(span: Span) -> None:
+    span.record_exception(ERROR)
+    span.record_exception(pytest.UsageError("of a module"), {"atp.part": "chat"}, escaped=True)
+    end_span(span, "GET", "unmatched", 500, None)
+
+
+def renamed(span: Span) -> None:
+    span.update_name("GET /healthz")
+    span.end()
+
+
+def odd_values(span: Span) -> None:
+    span.set_attributes({"names": ["a", "b"], "nothing": None, "raw": b"\x00", "map": {"a": 1}, "": "no key"})
+    span.set_attribute("share", 0.5)
+    span.end()
+
+
+def too_much(span: Span) -> None:
+    for number in range(200):
+        span.set_attribute(f"atp.number_{number}", number)
+        span.add_event("again", {"number": number}, timestamp=1)
+    span.end()
+
+
+def fine_after_all(span: Span) -> None:
+    span.set_status(Status(StatusCode.ERROR, "it failed"))
+    span.set_status(StatusCode.UNSET)
+    span.set_status(StatusCode.OK)
+    span.set_status(StatusCode.ERROR, "too late")
+    span.end()
+
+
+def ended_before(span: Span) -> None:
+    span.end()
+    span.set_status(StatusCode.ERROR)
+    span.add_event("late")
+    span.record_exception(ERROR)
+    answered(span)
+
+
+REQUESTS = [answered, failed, unforeseen, renamed, odd_values, too_much, fine_after_all, ended_before]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
+def test_what_a_request_says_of_itself_is_exported_as_the_librarys(request_: Callable[[Span], None]) -> None:
+    ours, librarys = sides(1.0)
+    for side in (ours, librarys):
+        span = side.start("POST")
+        assert span.is_recording()
+        request_(span)
+        assert not span.is_recording()
+        assert len(side.kept.get_finished_spans()) == 1
+    assert_same(ours, librarys)
+
+
+CALLERS = {
+    "no caller": None,
+    "not sampled": SpanContext(CALLER, 0xF067, True, TraceFlags(0)),
+    "sampled": SpanContext(CALLER, 0xF067, True, TraceFlags(1)),
+    "sampled, random": SpanContext(CALLER, 0xF067, True, TraceFlags(3)),
+    "with a tracestate": SpanContext(CALLER, 0xF067, True, TraceFlags(1), TraceState([("vendor", "7")])),
+    "invalid": SpanContext(0, 0, True, TraceFlags(1)),
+    "local": SpanContext(CALLER, 0xF067, False, TraceFlags(1)),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("caller", CALLERS.values(), ids=CALLERS)
+def test_a_trace_goes_on_and_is_taken_as_the_library_decides(caller: SpanContext | None, share: float) -> None:
+    ours, librarys = sides(share)
+    for _ in range(50):
+        span, expected = ours.start("GET", caller), librarys.start("GET", caller)
+        assert span.get_span_context() == expected.get_span_context()
+        assert span.is_recording() == expected.is_recording()
+        answered(span)
+        answered(expected)
+    assert_same(ours, librarys)
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.0, 0), (0.5, 97), (1.0, 200)])
+def test_of_200_traces_its_share_is_taken(share: float, taken: int) -> None:
+    ours, _ = sides(share)
+    for _ in range(200):
+        answered(ours.start("GET"))
+    assert len(ours.kept.get_finished_spans()) == taken
+
+
+def test_the_librarys_spans_are_its_children() -> None:
+    ours, _ = sides(1.0)
+    request = ours.start("GET", CALLERS["sampled"])
+    with use_span(request):
+        ours.tracer.start_span("chat good", kind=SpanKind.CLIENT).end()
+    request.end()
+    child, parent = ours.kept.get_finished_spans()
+    assert child.get_span_context().trace_id == CALLER
+    assert child.parent == request.get_span_context()
+    assert parent.parent == CALLERS["sampled"]
+    assert child.instrumentation_scope is parent.instrumentation_scope  # so that otlp.py joins them
+
+
+def test_a_request_without_a_caller_begins_a_trace_whatever_is_current() -> None:
+    for share in (0.5, 1.0):
+        ours, _ = sides(share)
+        with use_span(NonRecordingSpan(SpanContext(CALLER, 0xF067, True, TraceFlags(1)))):
+            assert ours.start("GET").get_span_context().trace_id not in (0, CALLER)
+
+
+def test_it_lasts_from_its_start_to_its_end() -> None:
+    ours, _ = sides(1.0)
+    ours.start("GET").end(end_time=2**62)
+    (span,) = ours.kept.get_finished_spans()
+    assert 1.7e18 < (span.start_time or 0) < 2**62
+    assert span.end_time == 2**62
+
+
+def traces(**settings: Any) -> Tracing:
+    return Tracing(load().model_copy(update=settings), "1.2.3", lambda lost: None)
+
+
+def test_without_a_collector_there_are_no_ids_but_the_callers() -> None:
+    start = traces().start_request_span
+    alone = start("GET", None)
+    assert (alone.is_recording(), alone.get_span_context().is_valid) == (False, False)
+    called = start("GET", parent_context([(b"traceparent", b"00-%032x-00f067aa0ba902b7-01" % CALLER)]))
+    assert (called.is_recording(), called.get_span_context().trace_id) == (False, CALLER)
+
+
+def test_with_a_collector_requests_have_spans_of_ours() -> None:
+    tracing = traces(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
+    assert isinstance(tracing.start_request_span("GET", None), RequestSpan)
+    tracing.close()
+
+
+async def test_an_unhandled_error_is_in_the_requests_span(
+    told: RunningNode, collector: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def explode(*_: Any) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("service.agents.runner.Runner.complete", explode)
+    await told.http.post("/api/v1/chat", json={"agent": "reasoning", "task": "x", "model": "good"})
+    await eventually(lambda: len(collector.spans()) == 1, within_s=10)
+    (span,) = collector.spans()
+    assert (span.name, span.status.code) == ("POST /api/v1/chat", span.status.STATUS_CODE_ERROR)
+    (event,) = span.events
+    assert event.name == "exception"
+    assert {a.key: a.value.string_value for a in event.attributes}["exception.type"] == "RuntimeError"
