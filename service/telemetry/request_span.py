@@ -164,7 +164,7 @@ class RequestSpan(Span):
 
 
 def limited(attributes: dict[str, AnyValue]) -> Attributes:
-    """As the library keeps them: it costs more than all the rest of a span, and changes nothing of ours."""
+    """What the library's limits and cleaning leave of them: few and plain ones, as ours are, stay as they are."""
     if len(attributes) <= LIMIT and PLAIN.issuperset(map(type, attributes.values())):
         return attributes
     return BoundedAttributes(LIMIT, attributes)
