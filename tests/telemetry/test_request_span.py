@@ -192,7 +192,7 @@ def test_the_librarys_spans_are_its_children() -> None:
         ours.tracer.start_span("chat good", kind=SpanKind.CLIENT).end()
     request.end()
     child, parent = ours.kept.get_finished_spans()
-    assert child.get_span_context().trace_id == CALLER
+    assert request.get_span_context().trace_id == CALLER
     assert child.parent == request.get_span_context()
     assert parent.parent == CALLERS["sampled"]
     assert child.instrumentation_scope is parent.instrumentation_scope  # so that otlp.py joins them
@@ -245,3 +245,21 @@ async def test_an_unhandled_error_is_in_the_requests_span(
     (event,) = span.events
     assert event.name == "exception"
     assert {a.key: a.value.string_value for a in event.attributes}["exception.type"] == "RuntimeError"
+
+
+async def test_the_duration_has_the_trace_as_its_exemplar(told: RunningNode) -> None:
+    await told.http.get("/api/v1/models", headers={"traceparent": f"00-{CALLER:032x}-00f067aa0ba902b7-01"})
+    openmetrics = {"accept": "application/openmetrics-text; version=1.0.0"}
+    exemplar = f'# {{trace_id="{CALLER:032x}"}}'
+
+    found: list[str] = []
+
+    async def observed() -> bool:
+        text = (await told.private.get("/metrics", headers=openmetrics)).text
+        found[:] = [line for line in text.splitlines() if exemplar in line]
+        return bool(found)
+
+    await eventually(observed)
+    (line,) = found
+    assert line.startswith("http_server_request_duration_seconds_bucket{")
+    assert 'http_route="/api/v1/models"' in line
