@@ -7,6 +7,7 @@ While Redis is away a node delivers to its own sockets at once, and tells the ot
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -14,7 +15,7 @@ import structlog
 from service.errors import StateRejected, StateUnavailable
 from service.live.bus_delivery import Delivery, OnlyNode, ThisNode
 from service.live.bus_entries import Channel, Deliver, MissedPush, OnGap, Outgoing, Published, Seq
-from service.live.bus_outbox import Outbox
+from service.live.bus_outbox import PENDING, Outbox
 from service.live.bus_reader import Reader
 from service.live.bus_redis import RedisBusLog
 from service.live.messages import AnyMessage
@@ -25,6 +26,8 @@ from service.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.1
+# Between two round trips for what was said; nobody sees a hundredth of a second.
+SPEAK_EVERY_S = 0.01
 REJECTED_AGAIN_S = 1.0  # each refusal is a line in the log
 
 
@@ -33,7 +36,7 @@ async def ignored() -> None:
 
 
 class Bus:
-    """`run()` is owned by Background, `recovered` is a hook of the breaker.
+    """`run()` and `speak()` are owned by Background, `recovered` is a hook of the breaker.
 
     `deliver` gives an entry to the sockets and returns the hub's tick, `on_gap` tells them that something is lost;
     neither may publish here. `clock` gives Unix seconds. `pause_s` between two looks at the stream: for a process
@@ -60,6 +63,8 @@ class Bus:
         )
         self._here: Channel = ThisNode(self._delivery) if shared else OnlyNode(self._delivery, clock)
         self._channels = Failover[Channel](breaker, self._outbox, self._here)
+        self._unsaid: deque[Outgoing] = deque(maxlen=PENDING)
+        self._some = asyncio.Event()
 
     @property
     def position(self) -> str:
@@ -69,18 +74,38 @@ class Bus:
     @property
     def behind(self) -> bool:
         """Whether what is published now would wait for Redis to come back: no time for what is soon old."""
-        return self._channels.degraded or bool(self._outbox and self._outbox.backlog)
+        return self._channels.degraded or self._backlog
 
     async def publish(self, message: AnyMessage) -> Published:
         """Say it to every node. Raises ValueError for a message larger than MESSAGE_BYTES."""
-        outgoing = Outgoing(message)
-        self._published.inc()
-        if self._outbox:
-            behind = self._outbox.backlog
-            outgoing = self._outbox.add(outgoing)
-            if behind:  # what waits since an outage goes first, and not on this caller's time
-                return await self._here.publish(outgoing)
+        behind = self._backlog
+        outgoing = self._lined_up(message)
+        if behind:  # what waits since an outage goes first, and not on this caller's time
+            return await self._here.publish(outgoing)
         return await self._channels.call(lambda channel: channel.publish(outgoing))
+
+    def say(self, message: AnyMessage) -> None:
+        """As `publish`, in the same order, on nobody's time: `speak` tells it within SPEAK_EVERY_S and a round trip.
+
+        A process that dies before does not tell it. Raises ValueError as `publish`.
+        """
+        self._unsaid.append(self._lined_up(message))
+        self._some.set()
+
+    async def speak(self) -> None:
+        """Tell what was said for ever: at once, and together what comes within SPEAK_EVERY_S of the last time."""
+        while True:
+            await self._some.wait()
+            await self._speak_out()
+            await asyncio.sleep(SPEAK_EVERY_S)
+
+    async def close(self) -> None:
+        """Tell the stream what was said until the end."""
+        if self._outbox and not self._channels.degraded:
+            try:
+                await self._outbox.flush()
+            except StateUnavailable as error:
+                log.warning("bus.flush_failed", reason=str(error))
 
     async def run(self) -> None:
         """Follow the stream for ever; without Redis there is nothing to follow."""
@@ -110,6 +135,25 @@ class Bus:
         """
         delivery = self._delivery
         return delivery.history.after(Seq.parse(last_seq), delivery.position, delivery.now_ms())
+
+    @property
+    def _backlog(self) -> bool:
+        return bool(self._outbox and self._outbox.backlog)
+
+    def _lined_up(self, message: AnyMessage) -> Outgoing:
+        outgoing = Outgoing(message)
+        self._published.inc()
+        return self._outbox.add(outgoing) if self._outbox else outgoing
+
+    async def _speak_out(self) -> None:
+        self._some.clear()
+        said = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+
+        async def tell(channel: Channel) -> None:
+            for outgoing in said:  # of the stream the first takes the others along
+                await channel.publish(outgoing)
+
+        await (tell(self._here) if self._backlog else self._channels.call(tell))
 
     async def _turn(self, reader: Reader, outbox: Outbox) -> None:
         """One look at the stream, and one attempt at what a failed call left unsaid; neither depends on the other."""

@@ -15,7 +15,9 @@ from service.state.redis import Client, RedisState, state_error
 
 # With values of a megabyte each, what one round trip carries within the timeout.
 BATCH = 16
-LANES = 4  # round trips at the same time
+# Round trips at the same time: another one begins only where a whole batch waits for those under way, since all who
+# wait go together with the next, at a fifth of what each alone would cost.
+LANES = 4
 
 Command = Callable[[Client], object]  # puts one command into redis-py's pipeline: `lambda p: p.get(name)`
 
@@ -33,7 +35,7 @@ class Pipeline:
         """The command's answer. Raises StateUnavailable, or StateRejected for this command alone."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answer))
-        if len(self._lanes) < LANES:
+        if not self._lanes or (len(self._waiting) >= BATCH and len(self._lanes) < LANES):
             lane = asyncio.create_task(self._send_all(), name="redis-pipeline")
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)

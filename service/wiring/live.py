@@ -90,10 +90,12 @@ class Live:
         ground.work |= {
             "presence": self.tracker.run,
             "bus": self.bus.run,
+            "bus-speaking": self.bus.speak,
             "blocks": self.blocks.run,
             "key-sweep": sweep.run,
         }
         ground.stack.push_async_callback(self.tracker.close)
+        ground.stack.push_async_callback(self.bus.close)
 
     def session(self, gate: Gate, answering: Answering, slots: Slots) -> SocketEndpoint[Any]:
         """What serves `GET /ws/session`."""

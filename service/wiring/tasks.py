@@ -25,9 +25,22 @@ def push(user_id: str, payload: dict[str, Any]) -> Push:
     return Push(type="task", users=frozenset({user_id}), payload=payload, expires_at_ms=expires_at_ms)
 
 
+def change(task: Task) -> Push:
+    return push(task.user_id, {"event": event_of(task.status), "task": brief(task)})
+
+
 def told_by(bus: Bus) -> Changed:
     async def changed(task: Task) -> None:
-        await bus.publish(push(task.user_id, {"event": event_of(task.status), "task": brief(task)}))
+        await bus.publish(change(task))
+
+    return changed
+
+
+def said_by(bus: Bus) -> Changed:
+    """On nobody's time: a run asks its model at once. What a worker that dies has not told, the task's row tells."""
+
+    async def changed(task: Task) -> None:
+        bus.say(change(task))
 
     return changed
 

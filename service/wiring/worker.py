@@ -35,7 +35,7 @@ from service.wiring.callbacks import open_callbacks
 from service.wiring.ground import Ground, open_ground
 from service.wiring.live import key_verifier
 from service.wiring.sessions import open_sessions
-from service.wiring.tasks import pieces_told_by, told_by
+from service.wiring.tasks import pieces_told_by, said_by
 from service.wiring.usage import open_ledger
 
 # After WORKER_DRAIN: to give back what still runs, or to give up on a database that is away.
@@ -78,7 +78,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
 
 async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work) -> Worker:
     """With its upkeep registered."""
-    settings, news = ground.settings, News(ground.metrics, told_by(bus))
+    settings, news = ground.settings, News(ground.metrics, said_by(bus))
     bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff, settings.task_result_bytes)
     failures = Failures(ground.metrics, ground.observers.reporter)
     runs = Runs(ground.db, running.ask, problem, news, failures, bounds)
@@ -137,5 +137,6 @@ def open_bus(ground: Ground, caching: Caching) -> Bus:
     bus = Bus(heard, shared, ground.breaker, ground.metrics, pause_s=HEAR_EVERY_S)
     if ground.breaker:
         ground.breaker.on_recovery(bus.recovered)
-    ground.work["bus"] = bus.run
+    ground.work |= {"bus": bus.run, "bus-speaking": bus.speak}
+    ground.stack.push_async_callback(bus.close)
     return bus
