@@ -42,6 +42,17 @@ class CacheStore(Protocol):
 
     async def put(self, name: str, entry: Entry) -> None: ...
 
+    async def get_or_lead(self, name: str, token: str) -> Entry | bool:
+        """The entry; where there is none, whether the lead of the call for it is ours now (leads.py).
+
+        False for an entry that is torn or foreign too: its lead was not asked for.
+        """
+        ...
+
+    async def put_and_release(self, name: str, entry: Entry, token: str) -> None:
+        """Put it, then give the lead up."""
+        ...
+
 
 def digest(*parts: Any) -> str:
     """SHA-256 of JSON values, as 64 hex digits: the key of whatever they alone decide.

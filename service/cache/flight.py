@@ -41,7 +41,7 @@ class Order(Generic[Item]):
 
     @property
     def lead(self) -> str:
-        return lead_of(self.kind, self.key)
+        return lead_of(self.name)
 
 
 class Flight(Generic[Item]):

@@ -2,9 +2,9 @@
 
 1. What is in this node's memory is handed out at once: no task, no round trip.
 2. Otherwise the first reader begins a task, which those who come later join.
-3. The task looks in Redis, then takes the lead, a key with an end (leads.py), looks again, and calls.
-4. Where another node holds the lead it waits for the entry, or for the lead to be free and takes it.
-5. What ended well with a final item is stored, unless it was flushed since the call began; then the lead is released.
+3. The task looks in Redis, and where there is nothing takes the lead, a key with an end (leads.py), in the same script.
+4. Where another node holds the lead it waits for the entry, or for the lead to be free, takes it and looks again.
+5. What ended well with a final item is stored, unless it was flushed since the call began, and the lead is released.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import structlog
 from service.background import end
 from service.cache.entry import Entry, Kind, name_of
 from service.cache.flight import Flight, Item, Order, Reader, Result, Source
-from service.cache.leads import Leads, begun_ms_of, new_token
+from service.cache.leads import Leads, begun_ms_of
 from service.cache.store import Cache
 from service.errors import Unavailable
 
@@ -168,19 +168,27 @@ class Flights(Generic[Item]):
 
     async def _fly(self, order: Order[Item], flight: Flight[Item]) -> None:
         if order.alone:
-            await self._call(order, flight, "bypass")
-        elif not await self._arrive(order, flight, await self._cache.get(order.name), "hit"):
-            await self._lead_or_follow(order, flight)
-
-    async def _lead_or_follow(self, order: Order[Item], flight: Flight[Item]) -> None:
-        token = new_token(self._cache.clock.now_ms())
+            if entry := await self._call(order, flight, "bypass"):
+                await self._cache.put(order.name, entry)
+            return
+        token = self._leads.begin(order.lead, self._cache.clock.now_ms())
         try:
-            if not await self._arrive(order, flight, await self._turn(order, flight, token), "shared"):
-                await self._call(order, flight, "miss")
+            await self._find_or_call(order, flight, token)
         finally:
-            await self._leads.release(order.lead, token)
+            await self._leads.release(token)
 
-    async def _arrive(self, order: Order[Item], flight: Flight[Item], entry: Entry | None, result: Result) -> bool:
+    async def _find_or_call(self, order: Order[Item], flight: Flight[Item], token: str) -> None:
+        found = await self._cache.get_or_lead(order.name, token)
+        if not isinstance(found, bool) and self._arrive(order, flight, found, "hit"):
+            self._leads.end(token)
+            return
+        if found is not True and self._arrive(order, flight, await self._turn(order, flight, token), "shared"):
+            return
+        entry = await self._call(order, flight, "miss")
+        if entry and await self._cache.put_and_release(order.name, entry, token):
+            self._leads.end(token)
+
+    def _arrive(self, order: Order[Item], flight: Flight[Item], entry: Entry | None, result: Result) -> bool:
         return entry is not None and self._land(order, flight, entry, result, self._cache.clock.now_ms())
 
     async def _turn(self, order: Order[Item], flight: Flight[Item], token: str) -> Entry | None:
@@ -201,25 +209,24 @@ class Flights(Generic[Item]):
                 return entry
         return await self._cache.get(order.name)
 
-    async def _call(self, order: Order[Item], flight: Flight[Item], result: Result) -> None:
-        """Run the call, and store what it ended with.
+    async def _call(self, order: Order[Item], flight: Flight[Item], result: Result) -> Entry | None:
+        """Run the call; what it ended with, to be stored.
 
         Whether anybody still waits is asked too: Python 3.11 may lose the cancellation inside a Redis call (see
         background.end).
         """
         if flight.over:
-            return
+            return None
         flight.begun_ms = self._cache.clock.now_ms()
         flight.settle(Source(result))
         async with aclosing(order.begin()) as items:
             async for item in items:
                 if flight.over:
-                    return
+                    return None
                 flight.add(item)
         entry = self._entry(order, flight)
-        flight.end()  # who has the whole need not wait for Redis; `put` keeps it here before it waits
-        if entry:
-            await self._cache.put(order.name, entry)
+        flight.end()  # who has the whole need not wait for Redis; the cache keeps it here before it waits
+        return entry
 
     def _entry(self, order: Order[Item], flight: Flight[Item]) -> Entry | None:
         if not order.write or not flight.items or not self._cacheable(flight.items[-1]):

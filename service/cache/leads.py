@@ -2,7 +2,7 @@
 
 | key | type | what |
 |---|---|---|
-| `atp:cache:flight:<kind>:<sha256>` | string | token of the call that holds the lead, gone LEAD_MS after its node is |
+| `atp:cache:flight:{<the entry's name>}` | string | token of the call that leads, gone LEAD_MS after its node is |
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from service.cache.entry import Kind
 from service.state.failover import Failover
 from service.state.pipeline import Pipeline
 
@@ -66,24 +65,30 @@ class MemoryLeads:
 
 
 class Leads:
-    """The leads this node holds; `run()` renews them and is owned by Background."""
+    """The leads this node holds, or asks for; `run()` renews them and is owned by Background."""
 
     def __init__(self, store: Failover[LeadStore]) -> None:
         self._store = store
-        self._held: dict[str, str] = {}
+        self._held: dict[str, str] = {}  # by token
+
+    def begin(self, lead: str, begun_ms: int) -> str:
+        """A token to ask for the lead with; what it gets is renewed from now on."""
+        token = new_token(begun_ms)
+        self._held[token] = lead
+        return token
 
     async def take(self, lead: str, token: str) -> str | None:
-        """None when the lead is ours, and renewed from now on; else the token of who holds it."""
-        holder = await self._store.call(lambda store: store.take(lead, token))
-        if holder is None:
-            self._held[lead] = token
-        return holder
+        """None when the lead is ours; else the token of who holds it."""
+        return await self._store.call(lambda store: store.take(lead, token))
 
-    async def release(self, lead: str, token: str) -> None:
-        """Give it up, if it is ours; one that Redis does not hear of ends by itself."""
-        if self._held.get(lead) == token:
-            del self._held[lead]
-        await self._store.call(lambda store: store.release(lead, token))
+    def end(self, token: str) -> None:
+        """Redis knows already that it holds nothing."""
+        self._held.pop(token, None)
+
+    async def release(self, token: str) -> None:
+        """Give up what it holds, unless it has ended; one that Redis does not hear of ends by itself."""
+        if lead := self._held.pop(token, None):
+            await self._store.call(lambda store: store.release(lead, token))
 
     async def run(self) -> None:
         while True:
@@ -92,19 +97,20 @@ class Leads:
 
     async def renew(self) -> None:
         """Hold on to all. One that another took meanwhile is left to it: both calls go on, and either may be kept."""
-        held = list(self._held.items())
+        held = list(self._held)
         for start in range(0, len(held), RENEWED_TOGETHER):
             if self._store.degraded:
                 return
-            await asyncio.gather(*(self._renew(*pair) for pair in held[start : start + RENEWED_TOGETHER]))
+            await asyncio.gather(*map(self._renew, held[start : start + RENEWED_TOGETHER]))
 
-    async def _renew(self, lead: str, token: str) -> None:
-        if self._held.get(lead) == token:
+    async def _renew(self, token: str) -> None:
+        if lead := self._held.get(token):
             await self._store.call(lambda store: store.hold(lead, token))
 
 
-def lead_of(kind: Kind, key: str) -> str:
-    return f"atp:cache:flight:{kind}:{key}"
+def lead_of(name: str) -> str:
+    """Of an entry; the hash tag puts both into one slot of a cluster, so that one script may touch them."""
+    return f"atp:cache:flight:{{{name}}}"
 
 
 def new_token(begun_ms: int) -> str:

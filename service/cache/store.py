@@ -45,15 +45,39 @@ class Cache:
         self._memory.keep(name, entry)
         return entry
 
+    async def get_or_lead(self, name: str, token: str) -> Entry | bool:
+        """As `get`; where there is nothing, whether the lead of the call for it is ours now. No entry and no lead for
+        one that was flushed."""
+        if entry := self.get_near(name):
+            return entry
+        found = await self._stores.call(lambda store: store.get_or_lead(name, token))
+        if isinstance(found, bool):
+            return found
+        if self.flushed(found.groups, found.begun_ms):
+            return False
+        self._memory.keep(name, found)
+        return found
+
     async def put(self, name: str, entry: Entry) -> bool:
         """Keep it in memory before the first wait, then in Redis; whether it was kept.
 
         It is not where it is larger than CACHE_MAX_ENTRY_BYTES, or was flushed since its call began.
         """
+        if not self._keep(name, entry):
+            return False
+        await self._stores.call(lambda store: store.put(name, entry))
+        return True
+
+    async def put_and_release(self, name: str, entry: Entry, token: str) -> bool:
+        """As `put`, then give the lead up; whether that was done."""
+        if not self._keep(name, entry):
+            return False
+        return not (await self._stores.ask(lambda store: store.put_and_release(name, entry, token))).degraded
+
+    def _keep(self, name: str, entry: Entry) -> bool:
         if len(entry.value) > self._max_entry_bytes or self.flushed(entry.groups, entry.begun_ms):
             return False
         self._memory.keep(name, entry)
-        await self._stores.call(lambda store: store.put(name, entry))
         return True
 
     def flushed(self, groups: Sequence[str], begun_ms: int) -> bool:

@@ -36,14 +36,23 @@ class Pipeline:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answer))
         if not self._lanes or (len(self._waiting) >= BATCH and len(self._lanes) < LANES):
-            lane = asyncio.create_task(self._send_all(), name="redis-pipeline")
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._begin()
         return await answer
 
     async def close(self) -> None:
         await end(*self._lanes)
         self._fail(list(self._waiting), StateUnavailable(f"{self._operation}: closed"))
+
+    def _begin(self) -> None:
+        lane = asyncio.create_task(self._send_all(), name="redis-pipeline")
+        self._lanes.add(lane)
+        lane.add_done_callback(self._ended)
+
+    def _ended(self, lane: asyncio.Task[None]) -> None:
+        """It ends where nothing waits; those whom its last answers brought back have come since."""
+        self._lanes.discard(lane)
+        if self._waiting and not lane.cancelled():
+            self._begin()
 
     async def _send_all(self) -> None:
         while self._waiting:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from service.cache import leads as leading
-from service.cache.entry import digest
+from service.cache.entry import digest, name_of
 from service.cache.leads import lead_of
 from service.errors import UpstreamError
 from tests.cache.nodes import CacheNode, Call, cache_node, leads, stored
@@ -154,7 +154,7 @@ async def test_a_node_waits_no_longer_than_a_call_may_take(redis_url: str, monke
 
 
 async def test_nobody_waits_through_more_than_two_leaders(second: CacheNode, redis_url: str) -> None:
-    lead = lead_of("agent_response", digest("a"))
+    lead = lead_of(name_of("agent_response", digest("a")))
     moment = second.cache.clock.now_ms()
     with redis.Redis.from_url(redis_url) as client:
         client.set(lead, f"{moment}-one")

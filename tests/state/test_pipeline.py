@@ -46,6 +46,17 @@ async def test_callers_at_the_same_time_share_round_trips_and_each_gets_its_own(
     assert opened.round_trips() == 14  # sixteen commands each
 
 
+async def test_who_comes_back_with_the_next_command_at_once_is_answered_too(opened: Opened) -> None:
+    async def count(name: str) -> int:
+        for _ in range(50):
+            found = await opened.pipeline.run(lambda p: p.incr(name))
+        return int(found)
+
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(count(f"key-{n}") for n in range(20))) == [50] * 20
+        assert await count("alone") == 50
+
+
 async def test_a_refused_command_is_its_callers_alone(opened: Opened, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.hset("hash", "field", "value")
