@@ -26,8 +26,8 @@ from service.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.1
-# Between two round trips for what was said; nobody sees a hundredth of a second.
-SPEAK_EVERY_S = 0.01
+# Between two round trips for what was said; nobody sees a fiftieth of a second.
+SPEAK_EVERY_S = 0.02
 REJECTED_AGAIN_S = 1.0  # each refusal is a line in the log
 
 
@@ -161,6 +161,8 @@ class Bus:
             await reader.look()
         except StateUnavailable as error:
             await self._look_missed(reader, error)
+        if self._unsaid:  # what waits goes with it
+            return
         try:
             await outbox.flush()
         except StateUnavailable as error:

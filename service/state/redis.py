@@ -12,6 +12,7 @@ Blocking reads go through a RedisState of their own, with a longer deadline, so 
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ Result = TypeVar("Result")
 Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
 
 CLOSE_TIMEOUT_S = 1.0
+DURATIONS = 256  # children of the metric that are at hand: one for each operation, of which there are fewer
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 # What an outage, a failover or a loading server looks like.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
@@ -59,7 +61,7 @@ class RedisState:
     def __init__(self, settings: Settings, metrics: Metrics, timeout_s: float | None = None) -> None:
         """`timeout_s` is the deadline of a call, REDIS_REQUEST_TIMEOUT unless told; connecting never gets longer."""
         self.timeout_s = timeout_s or settings.redis_request_timeout
-        self._durations = metrics.db_duration
+        self._durations = functools.lru_cache(DURATIONS)(metrics.db_duration.labels)
         self._client, *self._companions = connect(settings, self.timeout_s)
 
     @property
@@ -85,7 +87,7 @@ class RedisState:
                 raise
             raise StateUnavailable(f"{operation}: ConnectionError") from error
         finally:
-            self._durations.labels("redis", operation).observe(time.perf_counter() - started)
+            self._durations("redis", operation).observe(time.perf_counter() - started)
 
     async def ping(self) -> None:
         await self.run("ping", lambda client: client.ping())

@@ -65,10 +65,10 @@ WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR d
 RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 # Only the run that began last may end a task: another may have been taken for dead and replaced. Its job tells it from
 # the runs before an administrator had the task tried again.
-FINISH = f"""
+FINISH = """
 UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
 WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running'
-RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+RETURNING finished_at"""
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
@@ -176,9 +176,11 @@ async def finish(
     """The task, now over; None where it was ended, or begun anew, by somebody else."""
     values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
     given = {"id": task.id, "attempt": task.attempt, "job_id": task.job_id, "status": status, **values}
-    async with connection.cursor(row_factory=class_row(Task)) as cursor:
-        ended = await (await cursor.execute(FINISH.encode(), given)).fetchone()
-    return await call_back(connection, ended) if ended else None
+    row = await (await connection.execute(FINISH, given)).fetchone()
+    if row is None:
+        return None
+    ended = replace(task, status=status, finished_at=row[0], result=result, error=error, job_id=None)
+    return await call_back(connection, ended)
 
 
 async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]) -> Task | None:

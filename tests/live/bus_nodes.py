@@ -100,7 +100,7 @@ class BusNodes:
         if node.breaker:
             node.breaker.on_recovery(node.bus.recovered)
         node.running = asyncio.create_task(node.bus.run())
-        self._stack.push_async_callback(end, node.running)
+        self._stack.push_async_callback(end, node.running, asyncio.create_task(node.bus.speak()))
         return node
 
     def _open(self, node: BusNode, url: str, probing: bool, settings: dict[str, Any]) -> RedisBusLog:

@@ -59,6 +59,41 @@ async def test_those_who_publish_together_share_round_trips(redis_url: str, node
     assert calls < 100
 
 
+async def test_what_is_said_and_what_is_published_share_one_order(redis_url: str, nodes: BusNodes) -> None:
+    one, two = await nodes.start(redis_url), await nodes.start(redis_url)
+    for number in range(40):
+        one.bus.say(push(f"said {number}"))
+        if number % 10 == 9:
+            await one.bus.publish(push(f"published {number}"))
+    await two.has(44)
+    expected = [f"said {number}" for number in range(40)]
+    for place, number in enumerate((9, 19, 29, 39)):
+        expected.insert(number + 1 + place, f"published {number}")
+    assert one.texts() == two.texts() == expected
+
+
+async def test_what_is_said_at_any_time_costs_few_round_trips(redis_url: str, nodes: BusNodes) -> None:
+    node = await nodes.start(redis_url)
+    for number in range(1000):
+        node.bus.say(push(str(number)))
+        await asyncio.sleep(0)
+    await node.has(1000)
+    assert node.texts() == [str(number) for number in range(1000)]
+    calls = node.metrics.registry.get_sample_value(
+        "db_client_operation_duration_seconds_count", {"system": "redis", "operation": "bus_publish"}
+    )
+    assert calls is not None
+    assert calls < 50
+
+
+async def test_what_was_said_until_the_end_is_told(redis_url: str, nodes: BusNodes) -> None:
+    one, two = await nodes.start(redis_url), await nodes.start(redis_url)
+    one.bus.say(push("the last"))
+    await one.bus.close()  # before `speak` had its turn
+    await two.has(1)
+    assert two.texts() == ["the last"]
+
+
 async def test_a_bus_that_pauses_reads_together_what_came_meanwhile(redis_url: str, nodes: BusNodes) -> None:
     one, two = await nodes.start(redis_url), await nodes.start(redis_url, pause_s=0.2)
     for number in range(100):
@@ -147,6 +182,12 @@ async def test_a_fault_of_the_sockets_does_not_stop_the_bus(redis_url: str, node
     assert node.texts() == ["second"]
     failures = node.metrics.registry.get_sample_value("atp_unhandled_exceptions_total", {"component": "background"})
     assert failures == 1
+
+
+async def test_a_message_that_is_too_large_to_be_said_is_refused_at_once(redis_url: str, nodes: BusNodes) -> None:
+    node = await nodes.start(redis_url)
+    with pytest.raises(ValueError, match="16384"):
+        node.bus.say(push("x" * 16_384))
 
 
 async def test_a_message_that_is_too_large_is_refused(redis_url: str, nodes: BusNodes) -> None:

@@ -91,6 +91,21 @@ async def test_alone_a_node_delivers_at_once_and_tells_the_others_in_order_later
     assert (await alone.bus.publish(push("again"))).degraded is False
 
 
+async def test_alone_a_node_delivers_what_is_said_too_and_tells_the_others_in_order_later(
+    redis_url: str, nodes: BusNodes, proxy: Proxy
+) -> None:
+    alone, other = await nodes.start(proxy.url), await nodes.start(redis_url)
+    proxy.cut()
+    for number in range(250):  # the first of them find it out
+        alone.bus.say(push(str(number)))
+        await asyncio.sleep(0.001)
+    await alone.has(250)
+    assert alone.texts() == [str(number) for number in range(250)]
+    proxy.mend()
+    await other.has(250)
+    assert other.texts() == [str(number) for number in range(250)]
+
+
 async def test_a_message_whose_answer_was_lost_is_delivered_once(redis_url: str, nodes: BusNodes, proxy: Proxy) -> None:
     teller = await nodes.start(proxy.url, probing=False)
     other = await nodes.start(redis_url)
