@@ -11,7 +11,6 @@ Two faults of an outage are mended here:
 
 import asyncio
 import contextlib
-import functools
 import os
 import socket
 import time
@@ -42,7 +41,6 @@ WATCH_TIMEOUT_S = 1.0
 FAILURES_TO_BE_DOWN = 2
 RECONNECT_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3
-DURATIONS = 256  # children of the metric that are at hand: one for each operation, of which there are fewer
 AWAY_TEXT = "The database is temporarily unavailable."
 # InternalError: a server that became a read-only replica, for one.
 AWAY = (
@@ -112,7 +110,6 @@ class Database:
         self._settings, self._metrics = settings, metrics
         self._dsn = settings.database_url.get_secret_value()
         self.timeout_s = settings.db_timeout
-        self._durations = functools.lru_cache(DURATIONS)(metrics.db_duration.labels)
         self._lent: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._pool = self._make_pool()
         self._up = True
@@ -192,7 +189,7 @@ class Database:
                 finally:
                     await pool.putconn(connection)
         finally:
-            self._durations("postgresql", operation).observe(time.perf_counter() - started)
+            self._metrics.db_durations("postgresql", operation).observe(time.perf_counter() - started)
 
     async def _check(self, connection: AsyncConnection[Any]) -> None:
         """Before a connection is lent that has been idle for a while: is its server still there?"""

@@ -12,7 +12,6 @@ Blocking reads go through a RedisState of their own, with a longer deadline, so 
 """
 
 import asyncio
-import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ Result = TypeVar("Result")
 Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
 
 CLOSE_TIMEOUT_S = 1.0
-DURATIONS = 256  # children of the metric that are at hand: one for each operation, of which there are fewer
 DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 # What an outage, a failover or a loading server looks like.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
@@ -61,7 +59,7 @@ class RedisState:
     def __init__(self, settings: Settings, metrics: Metrics, timeout_s: float | None = None) -> None:
         """`timeout_s` is the deadline of a call, REDIS_REQUEST_TIMEOUT unless told; connecting never gets longer."""
         self.timeout_s = timeout_s or settings.redis_request_timeout
-        self._durations = functools.lru_cache(DURATIONS)(metrics.db_duration.labels)
+        self._durations = metrics.db_durations
         self._client, *self._companions = connect(settings, self.timeout_s)
 
     @property

@@ -6,6 +6,7 @@ here first, or to the group it belongs to: `live_metrics.py`, `work_metrics.py`.
 (`labels.py`) or route templates; never an id.
 """
 
+import functools
 from collections.abc import Callable
 
 import prometheus_client
@@ -24,6 +25,8 @@ from service.telemetry.labels import (
 )
 from service.telemetry.live_metrics import LiveMetrics
 from service.telemetry.work_metrics import WorkMetrics
+
+OPERATIONS = 256  # more than there are
 
 
 class Metrics(LiveMetrics, WorkMetrics):
@@ -68,6 +71,8 @@ class Metrics(LiveMetrics, WorkMetrics):
         self.db_duration = self._histogram(
             "db_client_operation_duration_seconds", "Time of one PostgreSQL or Redis operation", "system", "operation"
         )
+        # Its children, each looked up once: that costs more than observing, and every request does it several times.
+        self.db_durations = functools.lru_cache(OPERATIONS)(self.db_duration.labels)
         self.pool_connections = self._gauge(
             "db_client_connection_count", "Connections, by state idle or used", "pool", "state"
         )
