@@ -43,6 +43,20 @@ async def test_a_stampede_of_a_hundred_over_two_nodes_is_one_call(
     await eventually(lambda: leads(redis_url) == 0)
 
 
+async def test_a_miss_costs_two_round_trips_and_a_hit_of_another_node_one(first: CacheNode, second: CacheNode) -> None:
+    before = [round_trips(node) for node in (first, second)]
+    assert await first.ask("a", Call("whole")) == ("whole", "miss")
+    await eventually(lambda: not first.flights._tasks)
+    assert await second.ask("a", Call()) == ("whole", "hit")
+    await eventually(lambda: not second.flights._tasks)
+    assert [round_trips(node) - was for node, was in zip((first, second), before, strict=True)] == [2, 1]
+
+
+def round_trips(node: CacheNode) -> float:
+    labels = {"system": "redis", "operation": "cache"}
+    return node.metrics.registry.get_sample_value("db_client_operation_duration_seconds_count", labels) or 0.0
+
+
 async def test_stampedes_on_many_keys_are_one_call_each(first: CacheNode, second: CacheNode) -> None:
     calls = {f"key-{number}": Call(f"answer-{number}") for number in range(50)}
     asks = [node.ask(key, call) for key, call in calls.items() for node in (first, second) for _ in range(4)]

@@ -10,6 +10,7 @@ import redis
 
 from service.cache.clock import SharedClock
 from service.cache.entry import CacheStore, Entry, digest, name_of
+from service.cache.leads import lead_of
 from service.cache.memory import MemoryCache
 from service.cache.redis import RedisCache
 from service.settings import load
@@ -20,7 +21,7 @@ from tests.cache.nodes import CacheNode, cache_node, stored
 from tests.servers import OwnValkey
 from tests.waiting import eventually
 
-A, B = name_of("query", digest("a")), name_of("query", digest("b"))
+A, B, C = (name_of("query", digest(text)) for text in "abc")
 
 
 def entry(value: bytes, ttl_s: float = 60.0, **changes: Any) -> Entry:
@@ -39,6 +40,9 @@ async def keeps_the_contract(store: CacheStore) -> None:
     assert await store.get(A) == other
     await store.put(B, entry(b"brief", ttl_s=0.02))
     await eventually(lambda: gone(store))
+    assert await store.get_or_lead(C, "1-a") is True
+    await store.put_and_release(C, one, "1-a")
+    assert await store.get_or_lead(C, "1-b") == one
 
 
 async def gone(store: CacheStore) -> bool:
@@ -60,6 +64,35 @@ async def test_memory_keeps_the_contract() -> None:
 
 async def test_redis_keeps_the_contract(shared: RedisCache) -> None:
     await keeps_the_contract(shared)
+
+
+async def test_one_leads_until_it_has_stored_what_its_call_gave(shared: RedisCache, redis_url: str) -> None:
+    one, other = entry(b"one"), entry(b"other")
+    assert [await shared.get_or_lead(A, token) for token in ("1-a", "1-b")] == [True, False]
+    await shared.put_and_release(A, other, "1-b")  # it called by itself: the lead is not its own
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.get(lead_of(A)) == b"1-a"
+        assert 9_000 < client.pttl(lead_of(A)) <= 10_000
+        await shared.put_and_release(A, one, "1-a")
+        assert client.exists(lead_of(A)) == 0
+        assert 59_000 < client.pttl(A) <= 60_000
+    assert await shared.get_or_lead(A, "1-b") == one
+
+
+async def test_for_what_is_torn_no_lead_is_asked(shared: RedisCache, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(A, b"torn")
+        assert await shared.get_or_lead(A, "1-a") is False
+        assert client.exists(lead_of(A)) == 0
+
+
+async def test_a_lead_whose_end_redis_did_not_hear_of_is_not_released(own_valkey: OwnValkey) -> None:
+    async with cache_node(own_valkey.url) as node:
+        assert await node.cache.get_or_lead(A, "1-a") is True
+        assert await node.cache.put_and_release(A, entry(b"one"), "1-a") is True
+        await own_valkey.kill()
+        assert await node.cache.put_and_release(A, entry(b"two"), "1-a") is False
+        assert await node.cache.put_and_release(A, entry(b"x" * 2_000_000), "1-a") is False
 
 
 async def test_the_whole_cache_keeps_the_contract(first: CacheNode) -> None:
