@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
 
     worker = sub.add_parser("worker", help="answer tasks from the queue, until it is stopped")
     worker.add_argument("--concurrency", type=positive, metavar="N", help="tasks at a time (WORKER_CONCURRENCY)")
-    worker.add_argument("--queues", nargs="+", metavar="NAME", help="only of these queues (default: of all)")
+    queues = ("chat", "callbacks")
+    worker.add_argument("--queues", nargs="+", choices=queues, help="only of these queues (default: of all)")
     worker.set_defaults(run=commands.worker)
 
     dev = sub.add_parser("dev", help="run everything here: embedded PostgreSQL, Valkey and a small model")

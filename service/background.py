@@ -31,9 +31,10 @@ class Background:
 
     def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work`, which loops for ever; a failure is logged, counted and followed by a new start."""
-        self._tasks.append(asyncio.create_task(self._keep(name, work), name=name))
+        self._tasks.append(asyncio.create_task(self.keep(name, work), name=name))
 
-    async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Until `work` returns, for whoever wants to own its task; a failure as in `start`."""
         while True:
             try:
                 await work()

@@ -14,7 +14,7 @@ from service.pages import Page, Place
 from service.routes.admin import actor, answer
 from service.routes.admin_requests import STRICT, Id, fitted
 from service.routes.task_answers import TaskBrief, brief
-from service.routes.task_requests import LIMIT_MAX, TaskPath
+from service.routes.task_requests import LIMIT_MAX, TaskPath, task_place
 from service.tasks.oversight import PROBLEM, Oversight, retry
 from service.tasks.oversight_store import FailedTask
 
@@ -74,7 +74,7 @@ class AdminTaskRoutes:
     async def list_tasks(self, call: Call[None]) -> Response:
         """List everybody's tasks that failed, the newest first, page by page."""
         asked = fitted(FailedTasksQuery, call.request.query_params)
-        after = Place.parse(asked.cursor)
+        after = task_place(asked.cursor)
         rows = await self._oversight.page(asked.reason, asked.user, after, asked.limit + 1)
         page: Page[FailedTask] = Page.of(rows, asked.limit, lambda row: Place(row.created_at, str(row.id)))
         return answer(FailedTasksPage(tasks=[described(row) for row in page.rows], next_cursor=page.next_cursor))

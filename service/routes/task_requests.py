@@ -1,12 +1,15 @@
 """What a client may ask of tasks."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Discriminator, Field, RootModel, Tag, model_validator
 from pydantic_core import to_json
 
+from service.errors import Invalid
+from service.pages import Place
 from service.routes.admin_requests import STRICT
 from service.routes.chat_requests import BatchItem
 from service.tasks.records import NewTask, Status
@@ -49,7 +52,7 @@ class TaskItem(BatchItem):
     def in_order(self) -> "TaskItem":
         if self.not_before and self.deadline and self.not_before >= self.deadline:
             raise ValueError("not_before must lie before deadline")
-        if b"\\u0000" in to_json(self.chat()):  # PostgreSQL stores no NUL, in JSON neither
+        if b"\\u0000" in to_json(self.chat()).replace(b"\\\\", b""):  # PostgreSQL stores no NUL, in JSON neither
             raise ValueError("must not hold the character NUL")
         return self
 
@@ -91,6 +94,15 @@ class TasksQuery(BaseModel):
     batch: uuid.UUID | None = None
     cursor: Annotated[str, Field(max_length=200)] = ""
     limit: Annotated[int, Field(ge=1, le=LIMIT_MAX)] = 20
+
+
+def task_place(cursor: str) -> Place | None:
+    """Raises Invalid for what is no cursor of a list of tasks."""
+    place = Place.parse(cursor)
+    try:
+        return place and replace(place, name=str(uuid.UUID(place.name)))
+    except ValueError:
+        raise Invalid(errors=[{"field": "cursor", "message": "is none that a page ended with"}]) from None
 
 
 class TaskPath(BaseModel):

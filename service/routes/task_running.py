@@ -10,6 +10,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from service.agents.parallel import Outcome
 from service.errors import AtpError
+from service.keys.blocks import Blocks
 from service.keys.verifier import KeyVerifier
 from service.routes.answering import Answering
 from service.routes.chat_requests import ChatRequest
@@ -27,8 +28,10 @@ TellPiece = Callable[[Task, Piece], Awaitable[None]]
 class TaskRunning:
     """`ask` is what a worker does with a task. `tell_piece` raises nothing."""
 
-    def __init__(self, answering: Answering, verifier: KeyVerifier, tracer: Tracer, tell_piece: TellPiece) -> None:
-        self._answering, self._verifier, self._tracer = answering, verifier, tracer
+    def __init__(
+        self, answering: Answering, verifier: KeyVerifier, blocks: Blocks, tracer: Tracer, tell_piece: TellPiece
+    ) -> None:
+        self._answering, self._verifier, self._blocks, self._tracer = answering, verifier, blocks, tracer
         self._tell_piece = tell_piece
 
     async def ask(self, task: Task) -> dict[str, Any]:
@@ -36,6 +39,8 @@ class TaskRunning:
         with self._traced(task):
             identity = await self._verifier.verify_hash(task.key_hash)
             identity.require("chat")
+            self._blocks.check("key", identity.key_prefix)
+            self._blocks.check("user", identity.user_id)
             asked = ChatRequest.model_validate(task.request)
             chat = await self._answering.begin(Caller(identity, task.request_id), asked)
             complete = partial(self._aloud, task) if asked.stream else self._answering.complete

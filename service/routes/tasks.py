@@ -16,7 +16,7 @@ from service.pages import Page, Place
 from service.routes.admin import idempotency_key
 from service.routes.admin_requests import RetryHeader, fitted
 from service.routes.task_answers import TaskAnswer, TaskEnded, TasksMade, TasksPage, brief, described
-from service.routes.task_requests import TaskItem, TaskPath, TaskRequest, TasksQuery
+from service.routes.task_requests import TaskItem, TaskPath, TaskRequest, TasksQuery, task_place
 from service.tasks.allow_list import AllowList
 from service.tasks.queue import Submission, Tasks, digest_of
 from service.tasks.records import NewTask, Submitter, Task
@@ -66,7 +66,7 @@ class TaskRoutes:
     async def list_tasks(self, call: Call[None]) -> Response:
         """List your tasks, the newest first, page by page; by status, or those of a batch."""
         query = fitted(TasksQuery, call.request.query_params)
-        after = Place.parse(query.cursor)
+        after = task_place(query.cursor)
         rows = await self._tasks.page(call.identity.user_id, query.status, query.batch, after, query.limit + 1)
         page: Page[Task] = Page.of(rows, query.limit, lambda task: Place(task.created_at, str(task.id)))
         return answer(TasksPage(tasks=[brief(task) for task in page.rows], next_cursor=page.next_cursor))

@@ -1,20 +1,16 @@
 """SQL of callbacks. Every function takes the connection first; parameters are bound."""
 
-from dataclasses import fields
 from uuid import UUID
 
 from psycopg.rows import class_row
 
 from service.tasks.records import CallbackStatus, Task
-from service.tasks.store import Connection
+from service.tasks.store import BRIEF, Connection
 
-# What may be large is left out: nobody is told of it.
-LARGE = {"request": "'{}'::jsonb AS request", "result": "NULL::jsonb AS result", "error": "NULL::jsonb AS error"}
-COLUMNS = ", ".join(LARGE.get(field.name, field.name) for field in fields(Task))
 BEGIN = f"""
 UPDATE tasks SET callback_attempts = callback_attempts + 1
 WHERE id = %s AND callback_status = 'pending' AND status NOT IN ('queued', 'running')
-RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+RETURNING {BRIEF}"""  # noqa: S608 - our own columns
 # Of this end: the task may have been begun again meanwhile, and ended.
 END = """
 UPDATE tasks SET callback_status = %s WHERE id = %s AND callback_status = 'pending' AND finished_at = %s"""

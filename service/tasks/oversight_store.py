@@ -94,5 +94,5 @@ async def retry(connection: Connection, task_id: UUID) -> Task | None:
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
         task = await (await cursor.execute(RETRY.encode(), (task_id,))).fetchone()
     if task:
-        await insert_jobs(connection, [task.id])
+        await insert_jobs(connection, [task.id], there=["todo"])  # one that is "doing" is of the run that has failed
     return task

@@ -16,6 +16,9 @@ from service.tasks.news import News
 from service.tasks.records import NewTask, Status, Submitter, Task
 from service.tasks.turns import turns
 
+# Nobody knows when the next of them ends.
+FULL_RETRY_S = 10.0
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -60,7 +63,9 @@ class Tasks:
             await store.lock_user(connection, by.user_id)
             now, waiting = await store.select_waiting(connection, by.user_id)
             if waiting.count + len(asked.tasks) > self._most:
-                raise TooMany(f"A user may have {self._most:,} tasks open; {waiting.count:,} are.")
+                raise TooMany(
+                    f"A user may have {self._most:,} tasks open; {waiting.count:,} are.", retry_after_s=FULL_RETRY_S
+                )
             order = turns(now, waiting, [(task.priority, task.not_before) for task in asked.tasks])
             await store.insert_tasks(connection, by, asked.tasks, order, asked.batch_id)
             if asked.key is not None:

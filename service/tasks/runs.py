@@ -74,7 +74,7 @@ class Runs:
         async with self._db.statement("start_task") as connection:
             task = await store.start(connection, task_id, job_id)
         if task is None:
-            return await self._too_late(task_id)
+            return await self._too_late(task_id, job_id)
         await self._news.changed(task)
         try:
             return await self._tried(task)
@@ -131,10 +131,10 @@ class Runs:
         if waiting is not None:
             await self._news.changed(waiting)
 
-    async def _too_late(self, task_id: UUID) -> str:
+    async def _too_late(self, task_id: UUID, job_id: int) -> str:
         error = DeadlinePassed()
         async with self._db.connection("fail_late_task") as connection:
-            late = await store.fail_late(connection, task_id, self._problem(error, ""))
+            late = await store.fail_late(connection, task_id, job_id, self._problem(error, ""))
         if late is None:
             return "gone"
         await self._news.changed(late)

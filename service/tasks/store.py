@@ -52,8 +52,11 @@ SELECT procrastinate_defer_jobs_v1(array_agg(
 FROM made WHERE NOT scheduled"""
 SELECT_TASK = f"SELECT {COLUMNS} FROM tasks WHERE id = %s AND user_id = %s"  # noqa: S608 - our own columns
 SELECT_STATE = "SELECT status, attempt FROM tasks WHERE id = %s AND user_id = %s"
+# What may be large is left out where nobody is told of it: a page of results would be a hundred megabytes.
+LARGE = {"request": "'{}'::jsonb AS request", "result": "NULL::jsonb AS result", "error": "NULL::jsonb AS error"}
+BRIEF = ", ".join(LARGE.get(field.name, field.name) for field in fields(Task))
 SELECT_PAGE = f"""
-SELECT {COLUMNS} FROM tasks
+SELECT {BRIEF} FROM tasks
 WHERE user_id = %(user_id)s AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s)
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
@@ -62,6 +65,7 @@ ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own colu
 START = f"""
 UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id = %(job_id)s
 WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())
+  AND EXISTS (SELECT FROM procrastinate_jobs WHERE id = %(job_id)s AND status = 'doing')
 RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 # Only the run that began last may end a task: another may have been taken for dead and replaced. Its job tells it from
 # the runs before an administrator had the task tried again.
@@ -71,7 +75,8 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status =
 RETURNING finished_at"""
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
-WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now() RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now()
+  AND EXISTS (SELECT FROM procrastinate_jobs WHERE id = %s AND status = 'doing') RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 PUT_BACK = f"""
 UPDATE tasks SET status = 'queued', attempt = attempt - %(uncounted)s, job_id = NULL
 WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running' RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
@@ -89,7 +94,7 @@ CALL_BACK = """
 WITH due AS (
     UPDATE tasks SET callback_status = 'pending', callback_attempts = 0, callback_turn = least(%(latest)s, greatest(
         extract(epoch FROM now() - %(epoch)s)::bigint, %(turn_s)s + (
-            SELECT max(mine.callback_turn) FROM tasks AS mine
+            SELECT max(mine.callback_turn)::bigint FROM tasks AS mine
             WHERE mine.user_id = tasks.user_id AND mine.callback_status = 'pending')))
     WHERE id = %(id)s RETURNING id, callback_turn
 )
@@ -183,10 +188,10 @@ async def finish(
     return await call_back(connection, ended)
 
 
-async def fail_late(connection: Connection, task_id: UUID, error: dict[str, Any]) -> Task | None:
+async def fail_late(connection: Connection, task_id: UUID, job_id: int, error: dict[str, Any]) -> Task | None:
     """The task, now failed, if its deadline has passed."""
     async with connection.cursor(row_factory=class_row(Task)) as cursor:
-        late = await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id))).fetchone()
+        late = await (await cursor.execute(FAIL_LATE.encode(), (Jsonb(error), task_id, job_id))).fetchone()
     return await call_back(connection, late) if late else None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE, Connection
+from service.tasks.turns import EPOCH, LATEST, TURN_S
 
 # The engine forgets a worker that was silent for long; its jobs then have none.
 DELETE_DEAD_JOBS = """
@@ -17,7 +18,7 @@ INSERT_JOBS = """
 WITH again AS (
     SELECT id, turn, not_before FROM tasks
     WHERE id = ANY (%(ids)s) AND status IN ('queued', 'running') AND NOT EXISTS (
-        SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status IN ('todo', 'doing'))
+        SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status::text = ANY (%(there)s))
 ), made AS (
     SELECT procrastinate_defer_jobs_v1(array_agg(
         (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), not_before)
@@ -27,11 +28,21 @@ WITH again AS (
 SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
 # A worker of an older release gives those a job that have none.
 INSERT_DUE = """
-WITH due AS (
-    UPDATE tasks SET scheduled = false WHERE id = ANY (ARRAY(
-        SELECT id FROM tasks WHERE scheduled AND status = 'queued' AND not_before <= now()
-        ORDER BY not_before LIMIT %(rows)s FOR UPDATE SKIP LOCKED))
-    RETURNING id, turn
+WITH picked AS MATERIALIZED (
+    SELECT id, user_id, priority, not_before FROM tasks WHERE scheduled AND status = 'queued' AND not_before <= now()
+    ORDER BY not_before LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+), ahead AS MATERIALIZED (
+    SELECT user_id, priority, (
+        SELECT max(turn)::bigint FROM tasks AS mine
+        WHERE mine.user_id = these.user_id AND status = 'queued' AND NOT scheduled AND mine.priority >= these.priority
+    ) AS last FROM (SELECT DISTINCT user_id, priority FROM picked) AS these
+), placed AS (
+    SELECT id, greatest(floor(extract(epoch FROM now() - %(epoch)s))::bigint, %(turn_s)s + last) + %(turn_s)s * (
+        row_number() OVER (PARTITION BY user_id ORDER BY priority DESC, not_before, id) - 1) AS turn
+    FROM picked JOIN ahead USING (user_id, priority)
+), due AS (
+    UPDATE tasks SET scheduled = false, turn = least(%(latest)s, placed.turn) FROM placed WHERE tasks.id = placed.id
+    RETURNING tasks.id, tasks.turn
 ), made AS (
     SELECT procrastinate_defer_jobs_v1(array_agg(
         (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), NULL)
@@ -76,11 +87,13 @@ async def delete_dead_jobs(connection: Connection, dead_after_s: float) -> list[
     return [row[0] for row in found]
 
 
-async def insert_jobs(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+async def insert_jobs(
+    connection: Connection, ids: Sequence[UUID], there: Sequence[str] = ("todo", "doing")
+) -> list[UUID]:
     """Those that got one."""
     if not ids:
         return []
-    given = {"ids": list(ids), "queue": QUEUE, "job": JOB}
+    given = {"ids": list(ids), "queue": QUEUE, "job": JOB, "there": list(there)}
     return [row[0] for row in await (await connection.execute(INSERT_JOBS, given)).fetchall()]
 
 
@@ -104,7 +117,8 @@ async def select_uncalled(connection: Connection) -> list[UUID]:
 
 async def insert_due(connection: Connection, rows: int) -> int:
     """Jobs for scheduled tasks whose moment has come, at most `rows`, the earliest first; how many it were."""
-    found = await connection.execute(INSERT_DUE, {"rows": rows, "queue": QUEUE, "job": JOB})
+    place = {"epoch": EPOCH, "turn_s": TURN_S, "latest": LATEST}
+    found = await connection.execute(INSERT_DUE, {"rows": rows, "queue": QUEUE, "job": JOB, **place})
     row = await found.fetchone()
     return int(row[0]) if row else 0
 

@@ -207,7 +207,14 @@ def unasked(**given: Any) -> AsyncConnectionPool:
     """The engine's pool, which does not ask the server whether it is there each time that it lends a connection: an
     engine that finds one broken is begun anew. With `autocommit`, one round trip before each job and after it, not
     four."""
-    return AsyncConnectionPool(**(given | {"check": None}))
+    return Unasked(**(given | {"check": None}))
+
+
+class Unasked(AsyncConnectionPool):
+    """Gives up opening soon: a worker that is told to stop while PostgreSQL is away would wait for 30 s."""
+
+    async def open(self, wait: bool = False, timeout: float = CONNECT_TIMEOUT_S) -> None:
+        await super().open(wait, timeout)
 
 
 async def autocommit(connection: AsyncConnection[Any]) -> None:

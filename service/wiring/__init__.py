@@ -101,7 +101,7 @@ async def tasks_beside(ground: Ground, chats: Chats, live: Live) -> Callable[[],
     """A worker in this node; what is returned starts it. The engine is imported only here: it takes 16 MB."""
     from service.wiring.worker import node_worker, serve_beside
 
-    worker = await node_worker(ground, chats.answering, live.verifier, live.bus)
+    worker = await node_worker(ground, chats.answering, live)
     return lambda: serve_beside(ground, worker)
 
 

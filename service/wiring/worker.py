@@ -13,7 +13,7 @@ from service.agents.runner import Runner
 from service.app import private_app
 from service.background import Background, end
 from service.http.problems import problem
-from service.keys.verifier import KeyVerifier
+from service.keys.blocks import Blocks
 from service.live.bus import Bus
 from service.live.bus_entries import Entry
 from service.live.bus_redis import RedisBusLog
@@ -33,7 +33,7 @@ from service.telemetry.metrics import Metrics
 from service.wiring.cache import Caching
 from service.wiring.callbacks import open_callbacks
 from service.wiring.ground import Ground, open_ground
-from service.wiring.live import key_verifier
+from service.wiring.live import Live, key_verifier
 from service.wiring.sessions import open_sessions
 from service.wiring.tasks import pieces_told_by, said_by
 from service.wiring.usage import open_ledger
@@ -67,7 +67,10 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         recall = Recall(runner, caching.flights(AnswerCodec(), cacheable), settings)
         answering = Answering(runner, recall, open_sessions(ground), ledger)
-        running = TaskRunning(answering, key_verifier(ground), ground.observers.tracer, pieces_told_by(bus))
+        blocks = Blocks(ground.db, ran=ground.watched("blocks"))
+        await blocks.load()  # before the first task
+        ground.work["blocks"] = blocks.run
+        running = TaskRunning(answering, key_verifier(ground), blocks, ground.observers.tracer, pieces_told_by(bus))
         worker = await make_worker(ground, running, bus, work_of(ground, concurrency, queues))
         background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
         for name, work in ground.work.items():
@@ -95,15 +98,16 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
     return Worker(work, runs, await open_callbacks(ground, failures.unforeseen))
 
 
-async def node_worker(ground: Ground, answering: Answering, verifier: KeyVerifier, bus: Bus) -> Worker:
+async def node_worker(ground: Ground, answering: Answering, live: Live) -> Worker:
     """Of a node that runs tasks too, NODE_TASKS at a time."""
-    running = TaskRunning(answering, verifier, ground.observers.tracer, pieces_told_by(bus))
-    return await make_worker(ground, running, bus, work_of(ground, ground.settings.node_tasks, []))
+    running = TaskRunning(answering, live.verifier, live.blocks, ground.observers.tracer, pieces_told_by(live.bus))
+    return await make_worker(ground, running, live.bus, work_of(ground, ground.settings.node_tasks, []))
 
 
 def serve_beside(ground: Ground, worker: Worker) -> None:
     """Run it until the stack closes, then drain it; to be called last, so that all it stands on is still there."""
-    serving = asyncio.create_task(worker.serve(), name="worker")
+    background = Background(ground.metrics.unhandled.labels("task"))
+    serving = asyncio.create_task(background.keep("worker", worker.serve), name="worker")
 
     async def drain() -> None:
         worker.stop()

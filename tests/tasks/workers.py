@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.db.pool import Database
-from service.embedded.ports import HOST
 from service.settings import Settings
 from service.tasks.news import News
 from service.tasks.records import Task
@@ -43,6 +42,3 @@ class WorkerProcess(ServiceProcess):
     """`atp worker` as a process of its own."""
 
     command = "worker"
-
-
-__all__ = ["HOST", "WorkerProcess", "working"]

@@ -46,7 +46,7 @@ async def test_a_node_that_runs_tasks_does_all_of_it(
 async def test_a_worker_mends_tasks_and_keeps_the_months_of_usage(node: RunningNode) -> None:
     async with working(node.settings) as parts:
         await eventually(lambda: all(moments(parts.metrics).values()))
-        of_workers = {"task-cleaning", "task-recovery", "task-schedule", "usage-partitions", "usage-replay"}
+        of_workers = {"blocks", "task-cleaning", "task-recovery", "task-schedule", "usage-partitions", "usage-replay"}
         assert set(moments(parts.metrics)) == of_workers
 
 

@@ -1,0 +1,140 @@
+"""Tasks at the edges: due all at once, of the blocked, of runs that were taken for dead, asked for in odd ways."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from service.db.pool import one_connection
+from service.tasks import upkeep_store
+from service.tasks.runs import Runs
+from service.tasks.worker import Worker
+from tests.nodes import RunningNode, node_settings, running
+from tests.routes.test_tasks import ONE, TASKS, one, submit, until
+from tests.tasks.test_worker_processes import until as all_are
+from tests.tasks.workers import upkeep, working
+from tests.upstream import Upstream
+from tests.waiting import eventually
+
+FAR = """
+UPDATE tasks SET status = 'done', finished_at = now(), callback_status = 'pending', callback_turn = 2147483000
+WHERE id = %s"""
+
+
+async def test_a_thousand_tasks_due_at_once_let_anothers_one_pass(node: RunningNode) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
+    await submit(node, {"tasks": [{**ONE, "not_before": soon}] * 1000})
+    async with upkeep(node.settings, kept_s=60) as work:
+
+        async def all_begun() -> bool:
+            await work.begin_due()
+            return await node.rows("SELECT count(*)::int FROM procrastinate_jobs") == [(1000,)]
+
+        for _ in range(40):
+            if await all_begun():
+                break
+            await asyncio.sleep(0.1)
+    await node.new_user("lone")
+    await submit(node, ONE, **{"x-api-key": await node.new_key("chat", user="lone")})
+    jobs = await node.rows("SELECT priority FROM procrastinate_jobs ORDER BY id")
+    lone = jobs[-1]
+    assert sum(job >= lone for job in jobs) == 2  # the first of the thousand, and itself
+
+
+async def test_the_tasks_of_a_blocked_user_fail_and_no_model_is_asked(
+    node: RunningNode, model_server: Upstream
+) -> None:
+    await node.new_user("bad")
+    key = await node.new_key("chat", user="bad")
+    await submit(node, {"tasks": [ONE] * 3}, **{"x-api-key": key})
+    ((user_id,),) = await node.rows("SELECT DISTINCT user_id FROM tasks")
+    blocked = await node.http.post("/api/admin/blocks", json={"kind": "user", "subject": user_id, "for_s": 600})
+    assert blocked.status_code < 300, blocked.text
+    asked = len(model_server.bodies)
+    async with working(node.settings):
+        await all_are(node, {"failed": 3})
+    assert await node.rows("SELECT DISTINCT error ->> 'type' FROM tasks") == [("urn:atp:problem:blocked",)]
+    assert len(model_server.bodies) == asked
+
+
+async def test_a_run_whose_job_was_given_to_another_begins_nothing(
+    node: RunningNode, model_server: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a worker that froze before it began, and goes on when another has the task."""
+    real, held, go, became = Runs.run, list[int](), asyncio.Event(), list[str]()
+
+    async def first_waits(self: Runs, task_id: UUID, job_id: int, stopping: object) -> str:
+        if not held:
+            held.append(job_id)
+            await go.wait()
+            became.append(await real(self, task_id, job_id, stopping))  # type: ignore[arg-type]
+            return became[0]
+        return await real(self, task_id, job_id, stopping)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Runs, "run", first_waits)
+    async with working(node.settings, 2):
+        task_id = await one(node, model="slow")
+        await eventually(lambda: held)
+        async with one_connection(node.dsn) as connection:
+            await connection.execute("DELETE FROM procrastinate_jobs WHERE id = %s", (held[0],))
+            assert await upkeep_store.insert_jobs(connection, [UUID(task_id)]) == [UUID(task_id)]
+        await eventually(lambda: model_server.open == 1)
+        go.set()
+        await eventually(lambda: became)
+        await until(node, task_id, "done")
+    assert became == ["gone"]
+    assert await node.rows("SELECT attempt::int FROM tasks") == [(1,)]
+
+
+async def test_a_text_about_nul_is_taken_and_a_nul_is_not(node: RunningNode) -> None:
+    about = await node.http.post(TASKS, json={**ONE, "task": r"What does \u0000 mean?"})
+    with_it = await node.http.post(TASKS, json={**ONE, "task": "a\0b"})
+    behind = await node.http.post(TASKS, json={**ONE, "task": "a\\\0b"})
+    assert (about.status_code, with_it.status_code, behind.status_code) == (202, 422, 422)
+
+
+@pytest.mark.parametrize("path", [TASKS, "/api/admin/tasks"])
+async def test_a_cursor_of_another_kind_is_refused(node: RunningNode, path: str) -> None:
+    refused = await node.http.get(path, params={"cursor": "123-abc"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "cursor")
+
+
+async def test_a_callback_at_the_end_of_turns_does_not_keep_others_from_ending(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    url = "http://127.0.0.1:9/x"
+    settings = node_settings(database_url, redis_url, model_server, task_callback_urls=["http://127.0.0.1:9/"])
+    async with running(settings) as node:
+        far, near = [await one(node, callback_url=url) for _ in range(2)]
+        async with one_connection(node.dsn) as connection:
+            await connection.execute(FAR, (far,))
+        cancelled = await node.http.delete(f"{TASKS}/{near}")
+        assert cancelled.status_code == 200
+        assert await node.rows("SELECT callback_turn FROM tasks WHERE status = 'cancelled'") == [(2147483647,)]
+
+
+async def test_too_many_open_tasks_are_told_to_come_back(
+    database_url: str, redis_url: str, model_server: Upstream
+) -> None:
+    async with running(node_settings(database_url, redis_url, model_server, tasks_per_user=1)) as node:
+        await one(node)
+        refused = await node.http.post(TASKS, json=ONE)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+
+
+async def test_a_worker_in_a_node_that_fails_for_a_reason_nobody_foresaw_is_counted_and_begun_anew(
+    database_url: str, redis_url: str, model_server: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, began = Worker.serve, list[int]()
+
+    async def fails_once(self: Worker) -> None:
+        began.append(1)
+        if len(began) == 1:
+            raise RuntimeError("unforeseen")
+        await real(self)
+
+    monkeypatch.setattr(Worker, "serve", fails_once)
+    async with running(node_settings(database_url, redis_url, model_server, node_tasks=1)) as node:
+        await until(node, await one(node), "done")
+        assert 'atp_unhandled_exceptions_total{component="task"} 1.0' in (await node.private.get("/metrics")).text
