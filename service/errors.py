@@ -6,6 +6,9 @@ Driver exceptions become these in `state/` and `db/` only; `http/problems.py` tu
 import math
 from typing import Any, ClassVar
 
+# Before the code of an error it is the `type` of its problem document, for ever.
+PROBLEM = "urn:atp:problem:"
+
 
 class AtpError(Exception):
     """Something went wrong that ATP foresaw. `detail` is shown to the caller: no secret, no address, no stack."""

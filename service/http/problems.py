@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
 from service import errors
-from service.errors import AtpError
+from service.errors import PROBLEM, AtpError
 from service.http.openai_errors import OPENAI_PATHS, openai_error, openai_status
 
 BY_STATUS: dict[int, type[AtpError]] = {
@@ -31,7 +31,7 @@ BY_STATUS: dict[int, type[AtpError]] = {
 def problem(error: AtpError, request_id: str) -> dict[str, Any]:
     """The members of the problem document; extension members come from the error's `extra`."""
     document = {
-        "type": f"urn:atp:problem:{error.code}",
+        "type": PROBLEM + error.code,
         "title": error.title,
         "status": error.status,
         "detail": error.detail or error.title,

@@ -56,7 +56,7 @@ class Bus:
     ) -> None:
         self._delivery = Delivery(deliver, on_gap, metrics, clock)
         self._published = metrics.bus_messages.labels("published")
-        self._breaker, self._pause_s = breaker, pause_s
+        self._pause_s = pause_s
         self._outbox = Outbox(shared, metrics) if shared else None
         self._reader = (
             Reader(shared, self._delivery, self._outbox.recall, metrics, clock) if shared and self._outbox else None

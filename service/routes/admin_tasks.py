@@ -7,7 +7,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.admin.audit import Action, Audit
-from service.errors import Conflict, NotFound
+from service.errors import PROBLEM, Conflict, NotFound
 from service.http.contract import answers
 from service.http.operation import Call
 from service.pages import Page, Place
@@ -15,7 +15,7 @@ from service.routes.admin import actor, answer
 from service.routes.admin_requests import STRICT, Id, fitted
 from service.routes.task_answers import TaskBrief, brief
 from service.routes.task_requests import LIMIT_MAX, TaskPath, task_place
-from service.tasks.oversight import PROBLEM, Oversight, retry
+from service.tasks.oversight import Oversight, retry
 from service.tasks.oversight_store import FailedTask
 
 

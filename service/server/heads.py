@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 import h11
-from h11._headers import Headers
+from h11._headers import Headers  # not public, and the only way past the checks; the version is pinned
 
 Fields = list[tuple[bytes, bytes]]
 

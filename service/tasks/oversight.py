@@ -3,15 +3,13 @@
 from uuid import UUID
 
 from service.db.pool import Database
-from service.errors import Conflict, NotFound
+from service.errors import PROBLEM, Conflict, NotFound
 from service.pages import Place
 from service.tasks import oversight_store
 from service.tasks.news import Changed
 from service.tasks.oversight_store import Depth, FailedTask
 from service.tasks.records import Task
 from service.tasks.store import Connection
-
-PROBLEM = "urn:atp:problem:"
 
 
 class Oversight:

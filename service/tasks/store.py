@@ -25,6 +25,15 @@ Connection = AsyncConnection[Any]
 QUEUE, JOB = "chat", "run_task"
 JOB_LABEL = "chat"  # in metrics
 CALLBACK_QUEUE, CALLBACK_JOB, CALLBACK_LABEL = "callbacks", "run_callback", "callback"
+
+
+def defer(turn: str = "turn", *, lock: str = "id::text", not_before: str = "NULL") -> str:
+    """SQL that makes the engine's jobs of the tasks selected, by its own function; the parameters are SQL too."""
+    return f"""procrastinate_defer_jobs_v1(array_agg(
+        (%(queue)s, %(job)s, -{turn}, NULL, {lock}, jsonb_build_object('task_id', id), {not_before})
+        ::procrastinate_job_to_defer_v1))"""
+
+
 COLUMNS = ", ".join(field.name for field in fields(Task))
 # Statements that follow see what was committed while this one waited; within one statement they would not.
 LOCK_USER = "SELECT pg_advisory_xact_lock(hashtextextended('tasks:' || %s, 0))"
@@ -35,7 +44,7 @@ SELECT now(), count(*),
        max(turn) FILTER (WHERE ready AND priority = -1)
 FROM (SELECT priority, turn, status = 'queued' AND (not_before IS NULL OR not_before <= now()) AS ready
       FROM tasks WHERE user_id = %s AND status IN ('queued', 'running')) AS mine"""
-INSERT_TASKS = """
+INSERT_TASKS = f"""
 WITH made AS (
     INSERT INTO tasks (id, batch_id, user_id, key_hash, request, priority, turn, not_before, deadline, callback_url,
                        request_id, traceparent, scheduled)
@@ -46,10 +55,8 @@ WITH made AS (
         callback_url text)
     RETURNING id, turn, scheduled
 )
-SELECT procrastinate_defer_jobs_v1(array_agg(
-    (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), NULL)
-    ::procrastinate_job_to_defer_v1))
-FROM made WHERE NOT scheduled"""
+SELECT {defer()}
+FROM made WHERE NOT scheduled"""  # noqa: S608 - our own parts
 SELECT_TASK = f"SELECT {COLUMNS} FROM tasks WHERE id = %s AND user_id = %s"  # noqa: S608 - our own columns
 SELECT_STATE = "SELECT status, attempt FROM tasks WHERE id = %s AND user_id = %s"
 # What may be large is left out where nobody is told of it: a page of results would be a hundred megabytes.
@@ -90,7 +97,7 @@ WHERE queueing_lock = %s::text AND status = 'todo'"""
 CANCEL_RUNNING_JOB = "SELECT procrastinate_cancel_job_v1(%s, true, false)"
 # A user's callbacks stand behind one another as his tasks did (`turns.py`): those that a silent receiver holds up let
 # other users' pass. Their jobs have no lock: one of an earlier end may still be there, and finds nothing to do.
-CALL_BACK = """
+CALL_BACK = f"""
 WITH due AS (
     UPDATE tasks SET callback_status = 'pending', callback_attempts = 0, callback_turn = least(%(latest)s, greatest(
         extract(epoch FROM now() - %(epoch)s)::bigint, %(turn_s)s + (
@@ -98,10 +105,8 @@ WITH due AS (
             WHERE mine.user_id = tasks.user_id AND mine.callback_status = 'pending')))
     WHERE id = %(id)s RETURNING id, callback_turn
 )
-SELECT procrastinate_defer_jobs_v1(array_agg(
-    (%(queue)s, %(job)s, -callback_turn, NULL, NULL, jsonb_build_object('task_id', id), NULL)
-    ::procrastinate_job_to_defer_v1))
-FROM due"""
+SELECT {defer("callback_turn", lock="NULL")}
+FROM due"""  # noqa: S608 - our own parts
 SELECT_SUBMISSION = "SELECT body_digest, answer FROM task_submissions WHERE user_id = %s AND key = %s"
 INSERT_SUBMISSION = "INSERT INTO task_submissions (user_id, key, body_digest, answer) VALUES (%s, %s, %s, %s)"
 
@@ -131,7 +136,7 @@ async def insert_tasks(
     """The tasks, and the jobs of those that may start."""
     rows = [{**vars(task), "turn": turn} for task, turn in zip(tasks, turns, strict=True)]
     given = vars(by) | {"batch_id": batch_id, "tasks": to_json(rows).decode(), "queue": QUEUE, "job": JOB}
-    await connection.execute(INSERT_TASKS, given)
+    await connection.execute(INSERT_TASKS.encode(), given)
 
 
 async def select_task(connection: Connection, task_id: UUID, user_id: str) -> Task | None:
@@ -171,7 +176,7 @@ async def call_back(connection: Connection, task: Task) -> Task:
     if task.callback_url is None:
         return task
     place = {"epoch": EPOCH, "turn_s": TURN_S, "latest": LATEST}
-    await connection.execute(CALL_BACK, {"id": task.id, "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB, **place})
+    await connection.execute(CALL_BACK.encode(), {"id": task.id, "queue": CALLBACK_QUEUE, "job": CALLBACK_JOB, **place})
     return replace(task, callback_status="pending", callback_attempts=0)
 
 

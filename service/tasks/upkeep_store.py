@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE, Connection
+from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE, Connection, defer
 from service.tasks.turns import EPOCH, LATEST, TURN_S
 
 # The engine forgets a worker that was silent for long; its jobs then have none.
@@ -14,20 +14,19 @@ WHERE status = 'doing' AND (worker_id IS NULL OR worker_id IN (
 RETURNING (args ->> 'task_id')::uuid"""
 PRUNE_WORKERS = "SELECT procrastinate_prune_stalled_workers_v1(%s)"
 # Those that are still open and that nobody gave a job meanwhile.
-INSERT_JOBS = """
+INSERT_JOBS = f"""
 WITH again AS (
     SELECT id, turn, not_before FROM tasks
     WHERE id = ANY (%(ids)s) AND status IN ('queued', 'running') AND NOT EXISTS (
         SELECT FROM procrastinate_jobs WHERE queueing_lock = tasks.id::text AND status::text = ANY (%(there)s))
 ), made AS (
-    SELECT procrastinate_defer_jobs_v1(array_agg(
-        (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), not_before)
-        ::procrastinate_job_to_defer_v1))
+    SELECT {defer(not_before="not_before")}
     FROM again HAVING count(*) > 0
 )
-SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""
-# A worker of an older release gives those a job that have none.
-INSERT_DUE = """
+SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""  # noqa: S608 - our own parts
+# They get their turns now, as if they were taken now (`turns.py`): those due together stand behind one another and
+# behind what their user has waiting. A worker of an older release gives those a job that have none.
+INSERT_DUE = f"""
 WITH picked AS MATERIALIZED (
     SELECT id, user_id, priority, not_before FROM tasks WHERE scheduled AND status = 'queued' AND not_before <= now()
     ORDER BY not_before LIMIT %(rows)s FOR UPDATE SKIP LOCKED
@@ -44,13 +43,11 @@ WITH picked AS MATERIALIZED (
     UPDATE tasks SET scheduled = false, turn = least(%(latest)s, placed.turn) FROM placed WHERE tasks.id = placed.id
     RETURNING tasks.id, tasks.turn
 ), made AS (
-    SELECT procrastinate_defer_jobs_v1(array_agg(
-        (%(queue)s, %(job)s, -turn, NULL, id::text, jsonb_build_object('task_id', id), NULL)
-        ::procrastinate_job_to_defer_v1))
+    SELECT {defer()}
     FROM due WHERE NOT EXISTS (
         SELECT FROM procrastinate_jobs WHERE queueing_lock = due.id::text AND status = 'todo')
 )
-SELECT (SELECT count(*) FROM due) FROM made"""
+SELECT (SELECT count(*) FROM due) FROM made"""  # noqa: S608 - our own parts
 SELECT_JOBLESS = """
 SELECT id FROM tasks
 WHERE status IN ('queued', 'running') AND NOT scheduled AND NOT EXISTS (
@@ -63,9 +60,7 @@ INSERT_CALLBACK_JOBS = f"""
 WITH again AS (
     SELECT id, callback_turn FROM tasks WHERE id = ANY (%(ids)s) AND {UNCALLED}
 ), made AS (
-    SELECT procrastinate_defer_jobs_v1(array_agg(
-        (%(queue)s, %(job)s, -callback_turn, NULL, NULL, jsonb_build_object('task_id', id), NULL)
-        ::procrastinate_job_to_defer_v1))
+    SELECT {defer("callback_turn", lock="NULL")}
     FROM again HAVING count(*) > 0
 )
 SELECT id FROM again WHERE EXISTS (SELECT FROM made)"""  # noqa: S608 - our own condition
@@ -94,7 +89,7 @@ async def insert_jobs(
     if not ids:
         return []
     given = {"ids": list(ids), "queue": QUEUE, "job": JOB, "there": list(there)}
-    return [row[0] for row in await (await connection.execute(INSERT_JOBS, given)).fetchall()]
+    return [row[0] for row in await (await connection.execute(INSERT_JOBS.encode(), given)).fetchall()]
 
 
 async def select_jobless(connection: Connection) -> list[UUID]:
@@ -118,7 +113,7 @@ async def select_uncalled(connection: Connection) -> list[UUID]:
 async def insert_due(connection: Connection, rows: int) -> int:
     """Jobs for scheduled tasks whose moment has come, at most `rows`, the earliest first; how many it were."""
     place = {"epoch": EPOCH, "turn_s": TURN_S, "latest": LATEST}
-    found = await connection.execute(INSERT_DUE, {"rows": rows, "queue": QUEUE, "job": JOB, **place})
+    found = await connection.execute(INSERT_DUE.encode(), {"rows": rows, "queue": QUEUE, "job": JOB, **place})
     row = await found.fetchone()
     return int(row[0]) if row else 0
 
