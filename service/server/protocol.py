@@ -16,6 +16,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
 
 from service.server.heads import response
+from service.server.plain import Connection
 from service.server.refusals import RequestRefused, refusal
 from service.server.websocket import WebSocket, stream_arguments, wants_websocket
 
@@ -68,6 +69,7 @@ class HttpProtocol(H11Protocol):
     def __init__(self, app: AppWrapper, config: Config, wire: Wire, tasks: TaskGroup) -> None:
         state = ConnectionState({})
         super().__init__(app, config, wire.context, tasks, state, False, *wire.addresses, wire.send)
+        self.connection = Connection(config.h11_max_incomplete_size)
         self._wire = wire
         self._pause = self.can_read = Pause()
         self._websocket: WebSocket | None = None
