@@ -26,6 +26,7 @@ from service.tasks.news import News
 from service.tasks.records import Task
 
 LONGEST_BACKOFF_S = 300.0
+ENDED = frozenset(("done", "failed"))  # what a run says that ended its task, and its job
 
 
 class Again(Exception):
@@ -63,16 +64,16 @@ class Runs:
         self._db, self._ask, self._problem, self._news = db, ask, problem, news
         self._failures, self._bounds = failures, bounds
 
-    async def run(self, task_id: UUID, job_id: int, stopping: Callable[[], bool]) -> str:
-        """What became of it: done, failed, or gone where there was nothing to do. `stopping`: whether a cancellation
+    async def run(self, task_id: UUID, job_id: int, stopping: Callable[[], bool], begun: Task | None = None) -> str:
+        """What became of it: done or failed, its job with it; late, where its deadline had passed; or gone, where there
+        was nothing to do. `begun`: the task, where it began when the job was taken. `stopping`: whether a cancellation
         is the worker's own end, so that another worker shall take the task.
 
         Raises:
             Again: it shall be tried again.
             CancelledError: it was cancelled, or the worker stops.
         """
-        async with self._db.statement("start_task") as connection:
-            task = await store.start(connection, task_id, job_id)
+        task = begun or await self._start(task_id, job_id)
         if task is None:
             return await self._too_late(task_id, job_id)
         await self._news.changed(task)
@@ -82,6 +83,10 @@ class Runs:
             if stopping():
                 await asyncio.shield(self._put_back(task, counted=False))
             raise
+
+    async def _start(self, task_id: UUID, job_id: int) -> Task | None:
+        async with self._db.statement("start_task") as connection:
+            return await store.start(connection, task_id, job_id)
 
     async def _tried(self, task: Task) -> str:
         if task.attempt > self._bounds.tries:  # each time its worker died with it
@@ -139,7 +144,7 @@ class Runs:
             return "gone"
         await self._news.changed(late)
         self._failures.failed(error, late)
-        return "failed"
+        return "late"
 
 
 def backoff_s(first_s: float, failures: int, longest_s: float = LONGEST_BACKOFF_S) -> float:

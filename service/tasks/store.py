@@ -69,17 +69,24 @@ WHERE user_id = %(user_id)s AND (%(status)s::text IS NULL OR status = %(status)s
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
 ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
 # A task that a dead worker was running is begun again; one whose deadline has passed is not.
+BEGIN = "UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id ="
+MAY_BEGIN = "status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())"
 START = f"""
-UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id = %(job_id)s
-WHERE id = %(id)s AND status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())
+{BEGIN} %(job_id)s
+WHERE id = %(id)s AND {MAY_BEGIN}
   AND EXISTS (SELECT FROM procrastinate_jobs WHERE id = %(job_id)s AND status = 'doing')
-RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
+RETURNING {COLUMNS}"""
 # Only the run that began last may end a task: another may have been taken for dead and replaced. Its job tells it from
-# the runs before an administrator had the task tried again.
+# the runs before an administrator had the task tried again, and is over with it.
 FINISH = """
-UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running'
-RETURNING finished_at"""
+WITH ended AS (
+    UPDATE tasks SET status = %(status)s, finished_at = now(), result = %(result)s, error = %(error)s, job_id = NULL
+    WHERE id = %(id)s AND attempt = %(attempt)s AND job_id = %(job_id)s AND status = 'running'
+    RETURNING finished_at
+), over AS (
+    DELETE FROM procrastinate_jobs WHERE id = %(job_id)s AND EXISTS (SELECT FROM ended)
+)
+SELECT finished_at FROM ended"""
 FAIL_LATE = f"""
 UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now()
@@ -183,7 +190,7 @@ async def call_back(connection: Connection, task: Task) -> Task:
 async def finish(
     connection: Connection, task: Task, status: Status, result: dict[str, Any] | None, error: dict[str, Any] | None
 ) -> Task | None:
-    """The task, now over; None where it was ended, or begun anew, by somebody else."""
+    """The task, now over, and its job with it; None where it was ended, or begun anew, by somebody else."""
     values = {"result": result and Jsonb(result), "error": error and Jsonb(error)}
     given = {"id": task.id, "attempt": task.attempt, "job_id": task.job_id, "status": status, **values}
     row = await (await connection.execute(FINISH, given)).fetchone()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
@@ -29,7 +29,8 @@ from service.background import end
 from service.db.pool import database_errors
 from service.errors import DatabaseUnavailable
 from service.tasks.callbacks import Callbacks
-from service.tasks.runs import Again, Runs
+from service.tasks.engine import Jobs
+from service.tasks.runs import ENDED, Again, Runs
 from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE
 
 log = structlog.get_logger()
@@ -167,6 +168,7 @@ class Worker:
             kwargs={**settings, "application_name": "atp-worker"},
         )
         app = App(connector=connector)
+        app.job_manager = Jobs(connector)
         app.task(name=JOB, pass_context=True, retry=Retries())(self._run)
         app.task(name=CALLBACK_JOB, pass_context=True, retry=Retries())(self._call_back)
         return app
@@ -175,16 +177,20 @@ class Worker:
         job_id = context.job.id
         assert job_id is not None  # noqa: S101 - it was fetched; mypy cannot know
         stopping = lambda: ended_by(context) is AbortReason.SHUTDOWN  # noqa: E731
-        await self._counted(context, lambda: self._runs.run(UUID(task_id), job_id, stopping))
+        jobs = cast(Jobs, context.app.job_manager)
+        task = jobs.begun(job_id)
+        if await self._counted(context, lambda: self._runs.run(UUID(task_id), job_id, stopping, task)) in ENDED:
+            jobs.ended(job_id)
 
     async def _call_back(self, context: JobContext, task_id: str) -> None:
         await self._counted(context, lambda: self._callbacks.run(UUID(task_id)))
 
-    async def _counted(self, context: JobContext, work: Callable[[], Awaitable[str]]) -> None:
-        """One job. That its user cancelled it is told apart from the worker's end: it shall not come back."""
+    async def _counted(self, context: JobContext, work: Callable[[], Awaitable[str]]) -> str:
+        """One job, and what became of it. That its user cancelled it is told apart from the worker's end: it shall not
+        come back."""
         self.running += 1
         try:
-            await work()
+            return await work()
         except asyncio.CancelledError:
             if ended_by(context) is AbortReason.USER_REQUEST:
                 raise JobAborted from None
@@ -218,8 +224,10 @@ class Unasked(AsyncConnectionPool):
 
 
 async def autocommit(connection: AsyncConnection[Any]) -> None:
-    """All that the engine sends are single statements."""
+    """All that the engine sends are single statements. None has to survive PostgreSQL's crash by itself: a job that it
+    took waits again then, or is a dead worker's; the ends of tasks are on disk before they are told, by our pool."""
     await connection.set_autocommit(True)
+    await connection.execute("SET synchronous_commit = off")
 
 
 def ended_by(context: JobContext) -> AbortReason | None:

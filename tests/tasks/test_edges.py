@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from procrastinate.job_context import JobContext
 
 from service.db.pool import one_connection
-from service.tasks import upkeep_store
+from service.tasks import engine, upkeep_store
 from service.tasks.runs import Runs
 from service.tasks.worker import Worker
 from tests.nodes import RunningNode, node_settings, running
@@ -61,18 +63,23 @@ async def test_the_tasks_of_a_blocked_user_fail_and_no_model_is_asked(
 async def test_a_run_whose_job_was_given_to_another_begins_nothing(
     node: RunningNode, model_server: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a worker that froze before it began, and goes on when another has the task."""
-    real, held, go, became = Runs.run, list[int](), asyncio.Event(), list[str]()
+    """As of a worker that froze when it had taken the job, and goes on when another has the task."""
+    real, run, held, go, became = Runs.run, Worker._run, list[int](), asyncio.Event(), list[str]()
 
-    async def first_waits(self: Runs, task_id: UUID, job_id: int, stopping: object) -> str:
+    async def first_waits(self: Worker, context: JobContext, task_id: str) -> None:
+        assert context.job.id
         if not held:
-            held.append(job_id)
+            held.append(context.job.id)
             await go.wait()
-            became.append(await real(self, task_id, job_id, stopping))  # type: ignore[arg-type]
-            return became[0]
-        return await real(self, task_id, job_id, stopping)  # type: ignore[arg-type]
+        await run(self, context, task_id)
 
-    monkeypatch.setattr(Runs, "run", first_waits)
+    async def told(self: Runs, *given: Any) -> str:
+        outcome = await real(self, *given)
+        became.append(outcome)
+        return outcome
+
+    monkeypatch.setattr(Worker, "_run", first_waits)
+    monkeypatch.setattr(Runs, "run", told)
     async with working(node.settings, 2):
         task_id = await one(node, model="slow")
         await eventually(lambda: held)
@@ -80,11 +87,13 @@ async def test_a_run_whose_job_was_given_to_another_begins_nothing(
             await connection.execute("DELETE FROM procrastinate_jobs WHERE id = %s", (held[0],))
             assert await upkeep_store.insert_jobs(connection, [UUID(task_id)]) == [UUID(task_id)]
         await eventually(lambda: model_server.open == 1)
+        monkeypatch.setattr(engine, "FRESH_S", 0.0)
         go.set()
-        await eventually(lambda: became)
+        await eventually(lambda: became == ["gone"])
+        assert model_server.open == 1
         await until(node, task_id, "done")
-    assert became == ["gone"]
-    assert await node.rows("SELECT attempt::int FROM tasks") == [(1,)]
+    assert await node.rows("SELECT attempt::int FROM tasks") == [(2,)]
+    assert len(model_server.bodies) == 1
 
 
 async def test_a_text_about_nul_is_taken_and_a_nul_is_not(node: RunningNode) -> None:

@@ -1,0 +1,65 @@
+"""The engine's jobs, taken together with their tasks and deleted together with their ends.
+
+The engine alone would take a job, and we would then begin its task; we would end it, and the engine then delete the
+job: twice the transactions, and between them moments in which a worker could die.
+"""
+
+import time
+from collections.abc import Iterable
+
+from procrastinate.connector import BaseConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job, Status
+from procrastinate.manager import JobManager
+from procrastinate.types import JSONDict
+from psycopg.errors import RaiseException
+
+from service.tasks.job_store import FETCH, begun_task
+from service.tasks.records import Task
+
+FRESH_S = 1.0
+
+
+class QuietJob(Job):
+    """The engine describes a job at length for each of four lines of its log, which nobody keeps."""
+
+    def log_context(self) -> JSONDict:
+        return {"id": self.id}
+
+
+class Jobs(JobManager):
+    """For one connector; what it remembers are jobs that this process runs."""
+
+    def __init__(self, connector: BaseConnector) -> None:
+        super().__init__(connector)
+        self._begun = dict[int, tuple[float, Task]]()
+        self._ended = set[int]()
+
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        row = await self.connector.execute_query_one_async(query=FETCH, queues=queues, worker_id=worker_id)
+        if row["id"] is None:
+            return None
+        if (task := begun_task(row)) is not None:
+            self._begun[row["id"]] = time.monotonic(), task
+        return QuietJob.from_row(row)
+
+    def begun(self, job_id: int) -> Task | None:
+        """The task that began with this job, once. None also where that was not just now: this process may have been
+        frozen, and the task be another's."""
+        taken_at, task = self._begun.pop(job_id, (0.0, None))
+        return task if time.monotonic() - taken_at < FRESH_S else None
+
+    def ended(self, job_id: int) -> None:
+        """It was deleted when its task ended."""
+        self._ended.add(job_id)
+
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        if job.id in self._ended:
+            self._ended.discard(job.id)
+            return
+        try:
+            await super().finish_job(job, status, delete_job)
+        except ConnectorException as error:
+            # Somebody took this worker for dead, and the job from it.
+            if not isinstance(error.__cause__, RaiseException):
+                raise
