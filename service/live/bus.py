@@ -39,8 +39,8 @@ class Bus:
     """`run()` and `speak()` are owned by Background, `recovered` is a hook of the breaker.
 
     `deliver` gives an entry to the sockets and returns the hub's tick, `on_gap` tells them that something is lost;
-    neither may publish here. `clock` gives Unix seconds. `pause_s` between two looks at the stream: for a process
-    without sockets, which need not hear every message at once.
+    neither may publish here. `clock` gives Unix seconds. For a process without sockets: `pushes` are passed by, and
+    `pause_s` is between two looks at the stream, for it need not hear every message at once.
     """
 
     def __init__(
@@ -53,13 +53,16 @@ class Bus:
         on_gap: OnGap = ignored,
         clock: Callable[[], float] = time.time,
         pause_s: float = 0.0,
+        pushes: bool = True,
     ) -> None:
         self._delivery = Delivery(deliver, on_gap, metrics, clock)
         self._published = metrics.bus_messages.labels("published")
         self._pause_s = pause_s
         self._outbox = Outbox(shared, metrics) if shared else None
         self._reader = (
-            Reader(shared, self._delivery, self._outbox.recall, metrics, clock) if shared and self._outbox else None
+            Reader(shared, self._delivery, self._outbox.recall, metrics, clock, pushes)
+            if shared and self._outbox
+            else None
         )
         self._here: Channel = ThisNode(self._delivery) if shared else OnlyNode(self._delivery, clock)
         self._channels = Failover[Channel](breaker, self._outbox, self._here)

@@ -50,6 +50,12 @@ class Delivery:
                 await self._hand(Entry(str(seq), message, local_tick))
                 self._lag.labels(message.kind).observe(max(0.0, self.now_ms() - seq.ms) / 1000)
 
+    async def pass_by(self, seq: Seq) -> None:
+        """Neither act on an entry nor remember it."""
+        async with self._one_at_a_time:
+            self.position = seq
+            self._messages.labels("received").inc()
+
     async def alone(self, outgoing: Outgoing) -> None:
         """Deliver a message that Redis has not taken, unless it has meanwhile or this node acted on it before."""
         async with self._one_at_a_time:

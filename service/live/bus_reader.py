@@ -14,7 +14,7 @@ from service.live.bus_delivery import Delivery
 from service.live.bus_entries import Seq
 from service.live.bus_memory import KEEP_MS
 from service.live.bus_redis import READ_COUNT, RedisBusLog
-from service.live.messages import decode
+from service.live.messages import decode, is_push
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -33,9 +33,11 @@ class Reader:
         recall: Callable[[], Awaitable[None]],
         metrics: Metrics,
         clock: Callable[[], float],
+        pushes: bool,
     ) -> None:
-        """`recall` has this node say again what the stream has lost."""
+        """`recall` has this node say again what the stream has lost. `pushes`: whether they are delivered."""
         self._stream, self._delivery, self._recall, self._clock = stream, delivery, recall, clock
+        self._pushes = pushes
         self._malformed = metrics.bus_messages.labels("malformed")
         self._made_ms = clock() * 1000  # on this node's clock; before it there were no sockets here
         self._live_ms = 0.0  # the same on the stream's clock
@@ -65,6 +67,9 @@ class Reader:
             await asyncio.sleep(0)  # a crowd to tell costs milliseconds: others have their turn between two entries
 
     async def _deliver(self, seq: Seq, data: bytes) -> None:
+        if not self._pushes and is_push(data):
+            await self._delivery.pass_by(seq)
+            return
         message = decode(data)
         if message is None:
             self._malformed.inc()

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, Va
 from service.devices import Device
 
 DRAIN_WITHIN_S = 60.0
+PUSH, PEEK_BYTES = b'"kind":"push"', 128  # behind an id of at most 64 characters
 MESSAGE_BYTES = 16_384  # of one message as JSON; ten thousand of them are kept
 
 
@@ -100,6 +101,11 @@ def encode(message: BusMessage) -> bytes:
     if len(data) > MESSAGE_BYTES:
         raise ValueError(f"a message may have at most {MESSAGE_BYTES} bytes as JSON, with the users it names")
     return data
+
+
+def is_push(data: bytes) -> bool:
+    """Whether these bytes, which `encode` made, are a push: for who has no use for one and need not decode it."""
+    return PUSH in data[:PEEK_BYTES]
 
 
 def decode(data: bytes) -> AnyMessage | None:

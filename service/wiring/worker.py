@@ -138,7 +138,7 @@ def open_bus(ground: Ground, caching: Caching) -> Bus:
         return 0
 
     shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
-    bus = Bus(heard, shared, ground.breaker, ground.metrics, pause_s=HEAR_EVERY_S)
+    bus = Bus(heard, shared, ground.breaker, ground.metrics, pause_s=HEAR_EVERY_S, pushes=False)
     if ground.breaker:
         ground.breaker.on_recovery(bus.recovered)
     ground.work |= {"bus": bus.run, "bus-speaking": bus.speak}

@@ -89,14 +89,14 @@ class BusNodes:
         probing: bool = True,
         clock: Callable[[], float] = time.time,
         pause_s: float = 0.0,
+        pushes: bool = True,
         **settings: Any,
     ) -> BusNode:
         """A running node; not `probing`, its breaker learns of outages from calls alone."""
         node = BusNode(Metrics())
         shared = self._open(node, url, probing, settings) if url else None
-        node.bus = Bus(
-            node.deliver, shared, node.breaker, node.metrics, on_gap=node.on_gap, clock=clock, pause_s=pause_s
-        )
+        options: dict[str, Any] = {"clock": clock, "pause_s": pause_s, "pushes": pushes}
+        node.bus = Bus(node.deliver, shared, node.breaker, node.metrics, on_gap=node.on_gap, **options)
         if node.breaker:
             node.breaker.on_recovery(node.bus.recovered)
         node.running = asyncio.create_task(node.bus.run())

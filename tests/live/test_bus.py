@@ -12,7 +12,7 @@ from service.background import end
 from service.errors import BadRequest
 from service.live.bus_entries import Entry, Seq
 from service.live.bus_redis import STREAM, RedisBusLog
-from service.live.messages import AnyMessage, Blocked, Disconnect, Drain, decode, encode
+from service.live.messages import AnyMessage, Blocked, Disconnect, Drain, Flush, decode, encode
 from service.settings import load
 from service.state.redis import RedisState
 from service.telemetry.metrics import Metrics
@@ -44,6 +44,15 @@ async def test_two_nodes_get_everything_once_in_one_order(redis_url: str, nodes:
     assert one.counted("published") == 50
     assert one.counted("received") == 100
     assert one.bus.position == one.given[-1].seq
+
+
+async def test_who_has_no_sockets_hears_all_but_pushes(redis_url: str, nodes: BusNodes) -> None:
+    node, worker = await nodes.start(redis_url), await nodes.start(redis_url, pushes=False)
+    for message in (push("a"), Flush(group="coding", before_ms=1), push("b")):
+        published = await node.bus.publish(message)
+    await eventually(lambda: worker.bus.position == published.seq)
+    assert [entry.message.kind for entry in worker.given] == ["flush"]
+    assert worker.counted("received") == 3
 
 
 async def test_those_who_publish_together_share_round_trips(redis_url: str, nodes: BusNodes) -> None:

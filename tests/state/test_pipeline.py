@@ -66,6 +66,8 @@ async def test_a_refused_command_is_its_callers_alone(opened: Opened, redis_url:
         run(lambda p: p.get("hash")), run(lambda p: p.get("text")), return_exceptions=True
     )
     assert (type(wrong), right) == (StateRejected, b"value")
+    with pytest.raises(StateRejected):  # also where nobody else asks
+        await run(lambda p: p.get("hash"))
 
 
 async def test_one_who_leaves_does_not_take_the_others_along(opened: Opened) -> None:
