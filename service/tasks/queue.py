@@ -15,9 +15,12 @@ from service.tasks import store
 from service.tasks.news import News
 from service.tasks.records import NewTask, Status, Submitter, Task
 from service.tasks.turns import turns
+from service.tasks.user_locks import UserLocks
 
 # Nobody knows when the next of them ends.
 FULL_RETRY_S = 10.0
+# Of one user's submissions on one node; one takes a few ms, so these are gone within a second or two.
+MOST_WAITING = 200
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,22 @@ class Tasks:
 
     def __init__(self, db: Database, most_open: int, news: News) -> None:
         self._db, self._most, self._news = db, most_open, news
+        self._locks = UserLocks(db.timeout_s, MOST_WAITING)
 
     async def submit(self, by: Submitter, asked: Submission, answer: dict[str, Any]) -> dict[str, Any]:
         """Make the tasks; returns `answer`, or what was answered to the first request with this Idempotency-Key.
 
-        1. Of two requests with one key at the same time the second is refused: it may try again.
-        2. A key that is known gives the first answer, if the body is the same.
-        3. One at a time for each user, so that the bound holds and turns follow one another.
+        1. On this node a user's submissions come one after the other, and wait before they borrow a connection.
+        2. Of two requests with one key at the same time, on two nodes, the second is refused: it may try again.
+        3. A key that is known gives the first answer, if the body is the same.
+        4. On all nodes one at a time for each user, so that the bound holds and turns follow one another.
 
         Raises:
             Conflict: a request with this key is under way.
             Invalid: this key came with another body.
-            TooMany: the user would have more than TASKS_PER_USER open.
+            TooMany: the user would have more than TASKS_PER_USER open, or submits too many at the same time.
         """
-        async with self._db.connection("insert_tasks") as connection:
+        async with self._locks.hold(by.user_id), self._db.connection("insert_tasks") as connection:
             if asked.key is not None:
                 if not await store.try_lock(connection, f"{by.user_id}\n{asked.key}"):
                     raise Conflict("A request with this Idempotency-Key is under way.", retry_after_s=1.0)

@@ -1,0 +1,59 @@
+"""One submission of a user at a time on this node.
+
+PostgreSQL's lock of the user (`store.lock_user`) does that for the fleet, but each who waits for it holds one of the
+pool's connections: a single user's burst would take them all. So they wait here first, holding nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+from service.errors import TooMany
+
+RETRY_S = 1.0
+
+
+class Line:
+    """Those of one user: the one who is in, and who waits."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
+class UserLocks:
+    """`async with locks.hold(user_id)`; nobody waits longer than `wait_s`, nor behind more than `most_waiting`."""
+
+    def __init__(self, wait_s: float, most_waiting: int) -> None:
+        self._wait_s, self._most_waiting = wait_s, most_waiting
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()  # gone with the last who is in
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @asynccontextmanager
+    async def hold(self, user_id: str) -> AsyncIterator[None]:
+        """First come, first served. Raises TooMany where it is not this one's turn in time."""
+        line = self._lines.setdefault(user_id, Line())
+        await self._acquired(line)
+        try:
+            yield
+        finally:
+            line.lock.release()
+
+    async def _acquired(self, line: Line) -> None:
+        if line.waiting >= self._most_waiting:
+            raise crowded()
+        line.waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await line.lock.acquire()
+        except TimeoutError:
+            raise crowded() from None
+        finally:
+            line.waiting -= 1
+
+
+def crowded() -> TooMany:
+    return TooMany("Other submissions of this user are under way.", retry_after_s=RETRY_S)
