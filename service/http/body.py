@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BadRequest, Invalid, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
@@ -61,19 +61,23 @@ def too_large(limit_bytes: int) -> PayloadTooLarge:
 
 def parse(data: bytes, model: type[Body]) -> Body:
     """Raises BadRequest or Invalid. Strict, as the schema is that callers are shown: `"5"` is not 5, nor 1 true."""
-    return validated(lambda: model.model_validate_json(data, strict=True))
+    # A body that may be one of several kinds has faults that begin with the kind's name, which callers do not know.
+    above = 1 if issubclass(model, RootModel) else 0
+    return validated(lambda: model.model_validate_json(data, strict=True), above)
 
 
-def validated(validate: Callable[[], Valid]) -> Valid:
-    """What pydantic makes of some input, its faults in our words; raises BadRequest (not JSON) or Invalid."""
+def validated(validate: Callable[[], Valid], above: int = 0) -> Valid:
+    """What pydantic makes of some input, its faults in our words; raises BadRequest (not JSON) or Invalid. Of a fault's
+    place so many parts, `above`, are left out."""
     try:
         return validate()
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         raise BadRequest(faults[0]["msg"].removeprefix("Invalid JSON: "))
-    raise Invalid("The request does not fit the schema.", errors=[described(fault) for fault in faults[:SHOWN_FAULTS]])
+    shown = [described(fault, above) for fault in faults[:SHOWN_FAULTS]]
+    raise Invalid("The request does not fit the schema.", errors=shown)
 
 
-def described(fault: Any) -> dict[str, str]:
-    return {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"].removeprefix("Value error, ")}
+def described(fault: Any, above: int) -> dict[str, str]:
+    return {"field": ".".join(map(str, fault["loc"][above:])), "message": fault["msg"].removeprefix("Value error, ")}

@@ -5,7 +5,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_json
 
 from service.errors import Invalid
@@ -48,10 +59,17 @@ class TaskItem(BatchItem):
     deadline: Moment | None = None
     callback_url: Annotated[str | None, Field(max_length=2000)] = None
 
+    @field_validator("deadline")
+    @classmethod
+    def after_start(cls, deadline: datetime | None, info: ValidationInfo) -> datetime | None:
+        """One that has passed is refused by PostgreSQL's clock, for what has not been taken before (`queue.py`)."""
+        not_before = info.data.get("not_before")
+        if deadline and not_before and deadline <= not_before:
+            raise ValueError("must lie after not_before")
+        return deadline
+
     @model_validator(mode="after")
-    def in_order(self) -> "TaskItem":
-        if self.not_before and self.deadline and self.not_before >= self.deadline:
-            raise ValueError("not_before must lie before deadline")
+    def without_nul(self) -> "TaskItem":
         if b"\\u0000" in to_json(self.chat()).replace(b"\\\\", b""):  # PostgreSQL stores no NUL, in JSON neither
             raise ValueError("must not hold the character NUL")
         return self

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from service.tasks.user_locks import UserLocks
 FULL_RETRY_S = 10.0
 # Of one user's submissions on one node; one takes a few ms, so these are gone within a second or two.
 MOST_WAITING = 200
+SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ class Submission:
 def digest_of(body: BaseModel) -> bytes:
     """Of a body's meaning: neither spaces nor the order of fields counts, for a model has its own."""
     return hashlib.sha256(body.model_dump_json().encode()).digest()
+
+
+def refuse_late(asked: Submission, now: datetime) -> None:
+    """Raises Invalid for what could never start. Not before an Idempotency-Key is looked up: who sends again gets the
+    first answer, however late."""
+    late = [number for number, task in enumerate(asked.tasks) if task.deadline and task.deadline <= now]
+    if late:
+        names = [f"tasks.{number}.deadline" if asked.batch_id else "deadline" for number in late[:SHOWN_FAULTS]]
+        raise Invalid(errors=[{"field": name, "message": "has passed"} for name in names])
 
 
 class Tasks:
@@ -56,7 +67,7 @@ class Tasks:
 
         Raises:
             Conflict: a request with this key is under way.
-            Invalid: this key came with another body.
+            Invalid: this key came with another body, or a deadline has passed.
             TooMany: the user would have more than TASKS_PER_USER open, or submits too many at the same time.
         """
         async with self._locks.hold(by.user_id), self._db.connection("insert_tasks") as connection:
@@ -67,6 +78,7 @@ class Tasks:
                     return self._repeated(asked, *known)
             await store.lock_user(connection, by.user_id)
             now, waiting = await store.select_waiting(connection, by.user_id)
+            refuse_late(asked, now)
             if waiting.count + len(asked.tasks) > self._most:
                 raise TooMany(
                     f"A user may have {self._most:,} tasks open; {waiting.count:,} are.", retry_after_s=FULL_RETRY_S

@@ -88,7 +88,8 @@ WITH ended AS (
 )
 SELECT finished_at FROM ended"""
 FAIL_LATE = f"""
-UPDATE tasks SET status = 'failed', finished_at = now(), error = %s, job_id = NULL
+UPDATE tasks SET status = 'failed', finished_at = now(), job_id = NULL,
+                 error = %s::jsonb || jsonb_build_object('request_id', request_id)
 WHERE id = %s AND status IN ('queued', 'running') AND deadline <= now()
   AND EXISTS (SELECT FROM procrastinate_jobs WHERE id = %s AND status = 'doing') RETURNING {COLUMNS}"""  # noqa: S608 - our own columns
 PUT_BACK = f"""

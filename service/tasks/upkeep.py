@@ -4,7 +4,8 @@
    new job, for the old one's worker may only have been frozen: what it does to its job must not touch another's.
 2. Every minute: a task that waits or runs, or whose callback is due, and that has no job gets one (no fault known leads
    there; a bug might), and the engine's jobs that nobody will run are deleted.
-3. Every second: scheduled tasks whose moment has come get their job.
+3. Every second: tasks that wait and whose deadline has passed fail, and scheduled tasks whose moment has come get their
+   job.
 4. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
    so many at a time.
 
@@ -21,6 +22,7 @@ from service.background import Ran, unwatched
 from service.db.pool import Database
 from service.errors import Unavailable
 from service.tasks import store, upkeep_store
+from service.tasks.lateness import Lateness
 from service.tasks.news import News
 from service.tasks.store import CALLBACK_LABEL, JOB_LABEL
 
@@ -42,6 +44,7 @@ class Upkeep:
         self,
         db: Database,
         news: News,
+        lateness: Lateness,
         dead_after_s: float,
         kept_s: float,
         *,
@@ -49,7 +52,7 @@ class Upkeep:
         cleaned: Ran = unwatched,
         begun: Ran = unwatched,
     ) -> None:
-        self._db, self._news = db, news
+        self._db, self._news, self._lateness = db, news, lateness
         self._dead_after_s, self._kept_s = dead_after_s, kept_s
         self._recovered, self._cleaned, self._begun = recovered, cleaned, begun
 
@@ -60,7 +63,7 @@ class Upkeep:
         await self._always(CLEAN_EVERY_S, self.clean_once)
 
     async def begin(self) -> None:
-        await self._always(DUE_EVERY_S, self.begin_due)
+        await self._always(DUE_EVERY_S, self.keep_time)
 
     async def _always(self, every_s: float, work: Callable[[], Awaitable[bool]]) -> None:
         """`work` is False where another worker was at it."""
@@ -101,11 +104,16 @@ class Upkeep:
         self._cleaned()
         return True
 
-    async def begin_due(self) -> bool:
-        """Jobs for scheduled tasks whose moment has come; raises DatabaseUnavailable."""
-        await self._until_few("begin_tasks", lambda connection: upkeep_store.insert_due(connection, ROWS))
+    async def keep_time(self) -> bool:
+        """What is late first: it needs no job. Raises DatabaseUnavailable."""
+        await self._lateness.end_waiting()
+        await self.begin_due()
         self._begun()
         return True
+
+    async def begin_due(self) -> None:
+        """Jobs for scheduled tasks whose moment has come; raises DatabaseUnavailable."""
+        await self._until_few("begin_tasks", lambda connection: upkeep_store.insert_due(connection, ROWS))
 
     def _told(self, event: str, tasks: list[UUID], label: str = JOB_LABEL) -> None:
         for task_id in tasks:

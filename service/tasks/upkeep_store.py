@@ -1,9 +1,15 @@
 """SQL of the upkeep of tasks. Every function takes the connection first; parameters are bound."""
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 from uuid import UUID
 
-from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE, Connection, defer
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from service.tasks.records import Task
+from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, LARGE, QUEUE, Connection, defer
 from service.tasks.turns import EPOCH, LATEST, TURN_S
 
 # The engine forgets a worker that was silent for long; its jobs then have none.
@@ -48,6 +54,17 @@ WITH picked AS MATERIALIZED (
         SELECT FROM procrastinate_jobs WHERE queueing_lock = due.id::text AND status = 'todo')
 )
 SELECT (SELECT count(*) FROM due) FROM made"""  # noqa: S608 - our own parts
+# Of what they ask the agent only, by which on-call is told: a hundred requests may weigh a hundred megabytes.
+AGENT = "jsonb_strip_nulls(jsonb_build_object('agent', request -> 'agent')) AS request"
+FAIL_LATE = f"""
+UPDATE tasks SET status = 'failed', finished_at = now(), job_id = NULL,
+                 error = %(error)s::jsonb || jsonb_build_object('request_id', request_id)
+WHERE id = ANY (ARRAY(
+    SELECT id FROM tasks WHERE status = 'queued' AND deadline <= now()
+    ORDER BY deadline LIMIT %(rows)s FOR UPDATE SKIP LOCKED))
+RETURNING {", ".join((LARGE | {"request": AGENT}).get(field.name, field.name) for field in fields(Task))}"""  # noqa: S608 - our own columns
+# One that a worker has just taken finds its task over.
+DELETE_JOBS = "DELETE FROM procrastinate_jobs WHERE queueing_lock = ANY (%s) AND status = 'todo'"
 SELECT_JOBLESS = """
 SELECT id FROM tasks
 WHERE status IN ('queued', 'running') AND NOT scheduled AND NOT EXISTS (
@@ -116,6 +133,16 @@ async def insert_due(connection: Connection, rows: int) -> int:
     found = await connection.execute(INSERT_DUE.encode(), {"rows": rows, "queue": QUEUE, "job": JOB, **place})
     row = await found.fetchone()
     return int(row[0]) if row else 0
+
+
+async def fail_late(connection: Connection, error: dict[str, Any], rows: int) -> list[Task]:
+    """Tasks that wait and whose deadline has passed, at most `rows`, now failed and without a job."""
+    async with connection.cursor(row_factory=class_row(Task)) as cursor:
+        found = await cursor.execute(FAIL_LATE.encode(), {"error": Jsonb(error), "rows": rows})
+        late = await found.fetchall()
+    if late:
+        await connection.execute(DELETE_JOBS, ([str(task.id) for task in late],))
+    return late
 
 
 async def delete_idle_jobs(connection: Connection) -> None:

@@ -24,6 +24,7 @@ from service.routes.recall import AnswerCodec, Recall, cacheable
 from service.routes.task_running import TaskRunning
 from service.settings import Settings
 from service.tasks.failures import Failures
+from service.tasks.lateness import Lateness
 from service.tasks.news import News
 from service.tasks.runs import Bounds, Runs
 from service.tasks.upkeep import Upkeep
@@ -88,6 +89,7 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
     upkeep = Upkeep(
         ground.db,
         news,
+        Lateness(ground.db, problem, news, failures),
         settings.worker_dead_after,
         settings.task_result_ttl,
         recovered=ground.watched("task-recovery"),

@@ -89,7 +89,7 @@ def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database_url: str, redis_url: str) -> None:
     for processes in ("1", "2"):
         done = atp("serve", "--processes", processes, database_url=empty_database_url, redis_url=redis_url)
-        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 10 migration(s): run `atp migrate`\n")
+        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 11 migration(s): run `atp migrate`\n")
     listed = atp("users", "list", database_url=empty_database_url)
     assert listed.stderr == "atp: the database has no tables yet: run `atp migrate`\n"
 
@@ -149,7 +149,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
         task_callback_urls="https://hooks.example/,hooks.example",
     )
     assert done.returncode == 1
-    assert "FAULT  PostgreSQL: 10 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
+    assert "FAULT  PostgreSQL: 11 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr
