@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from service.errors import SettingsError
+from service.plain_url import beginning
 
 # What Redis and a 64-bit count hold with room to spare; \d would take every script's digits, $ a last line break.
 RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
@@ -57,6 +58,13 @@ def web_address(value: str) -> str:
     return value
 
 
+def beginnings(value: list[str]) -> list[str]:
+    """Of URLs; one that is not plain would allow nothing."""
+    if not all(beginning(url) for url in value):
+        raise ValueError("each must look like https://host/path/, in ASCII, without user, query or fragment")
+    return value
+
+
 def one_line(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().isprintable():
         raise ValueError("must be one line of printable characters")
@@ -96,6 +104,7 @@ def zone(value: str) -> str:
 Rate = Annotated[str, BeforeValidator(rate), WithJsonSchema({"type": "string", "pattern": f"^{RATE.pattern}$"})]
 Names = Annotated[list[str], BeforeValidator(comma_separated)]
 Url = Annotated[str, AfterValidator(web_address)]
+Beginnings = Annotated[Names, AfterValidator(beginnings)]
 OneLine = Annotated[SecretStr, AfterValidator(one_line)]
 WebhookSecrets = Annotated[SecretStr, AfterValidator(webhook_secrets)]
 PostgresqlUrl = Annotated[SecretStr, AfterValidator(postgresql_url)]

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.errors import SettingsError
 from service.setting_types import (
+    Beginnings,
     Count,
     Months,
     Names,
@@ -164,7 +165,7 @@ class Settings(BaseSettings):
         1_000_000, description="Largest result of a task, in bytes of JSON; a larger one fails the task"
     )
     task_result_ttl: Count = Field(604_800, description="Seconds a task is kept after its end, with its result")
-    task_callback_urls: Names = Field(
+    task_callback_urls: Beginnings = Field(
         [], description="Where tasks may call back: beginnings of URLs, e.g. https://hooks.example/atp/; empty: nowhere"
     )
     task_callback_secret: WebhookSecrets = Field(

@@ -20,10 +20,11 @@ SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
 CAPABILITIES = ["admin", "agents", "cache", "keys", "limits", "live", "presence", "tasks", "usage"]
-GROUND = ["errors", "pages", "settings", "setting_types", "telemetry", "devices"]
+GROUND = ["errors", "plain_url", "pages", "settings", "setting_types", "telemetry", "devices"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
-    "setting_types": ["errors"],
+    "plain_url": [],
+    "setting_types": ["errors", "plain_url"],
     "devices": [],
     "pages": ["errors"],
     "settings": ["errors", "setting_types"],
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "working": ["background", "serving", "wiring", "server", *GROUND],
     "serving": ["wiring", "server", "db", *GROUND],
     "embedded": ["serving", "server", "keys", "db", "background", "errors", "settings"],
-    "doctor": ["agents", "tasks", "db", "state", *GROUND],
+    "doctor": ["agents", "db", "state", *GROUND],
     "commands": [
         "agents",
         "embedded",

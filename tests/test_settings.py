@@ -60,6 +60,10 @@ def test_every_fault_is_one_line_that_names_its_variable_and_never_its_value(mon
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "foo", "must begin with http"),
         ("OPENAI_API_KEY", "two\nlines", "must be one line"),
         ("DATABASE_URL", "postgres:/u:S3CRET@h/db", "must look like postgresql://"),
+        ("TASK_CALLBACK_URLS", "hooks.example", "each must look like https://host/path/"),
+        ("TASK_CALLBACK_URLS", "https://hooks.example/,https://u:S3CRET@hooks.example/", "each must look like"),
+        ("TASK_CALLBACK_URLS", "https://hooks.example/?token=S3CRET", "each must look like"),
+        ("TASK_CALLBACK_URLS", "https://hooks.example/../", "each must look like"),
         ("PRIVATE_PORT", "8000", "PORT and PRIVATE_PORT are both 8000"),
     ],
 )

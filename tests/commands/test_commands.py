@@ -22,6 +22,7 @@ MIGRATIONS = (
     "task_callbacks",
     "task_oversight",
     "scheduled_tasks",
+    "task_deadlines",
 )
 
 
@@ -86,6 +87,15 @@ def test_wrong_settings_are_a_line_each_and_no_traceback() -> None:
     assert [line.split(":")[1] for line in done.stderr.splitlines()] == [" PORT", " RATE_LIMIT_CHAT"]
 
 
+@pytest.mark.parametrize("command", [("serve",), ("serve", "--processes", "2"), ("worker",), ("doctor",)])
+def test_a_place_for_callbacks_that_allows_nothing_stops_the_start(command: tuple[str, ...]) -> None:
+    done = atp(*command, task_callback_urls="https://hooks.example/,hooks.example")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "atp: TASK_CALLBACK_URLS: each must look like https://host/path/, in ASCII, without user, query or fragment\n",
+    )
+
+
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database_url: str, redis_url: str) -> None:
     for processes in ("1", "2"):
         done = atp("serve", "--processes", processes, database_url=empty_database_url, redis_url=redis_url)
@@ -146,14 +156,12 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
         openai_api_key="wrong",
         otel_exporter_otlp_endpoint="http://127.0.0.1:1",
         sentry_dsn="http://nohost",
-        task_callback_urls="https://hooks.example/,hooks.example",
     )
     assert done.returncode == 1
     assert "FAULT  PostgreSQL: 11 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr
-    assert "FAULT  callbacks: hooks.example allows nothing" in done.stderr
     assert "FAULT  Sentry: the DSN has no key or host" in done.stderr
 
 
