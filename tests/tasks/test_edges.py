@@ -44,6 +44,35 @@ async def test_a_thousand_tasks_due_at_once_let_anothers_one_pass(node: RunningN
     assert sum(job >= lone for job in jobs) == 2  # the first of the thousand, and itself
 
 
+async def test_a_users_high_tasks_do_not_starve_anothers_single_low_one(
+    node: RunningNode, model_server: Upstream
+) -> None:
+    high = {**ONE, "model": "slow", "priority": "high"}
+    await submit(node, {"tasks": [high | {"task": f"high {number}"} for number in range(200)]})
+    await node.new_user("lone")
+    key = {"x-api-key": await node.new_key("chat", user="lone")}
+    async with working(node.settings, 2):
+        await eventually(lambda: len(model_server.bodies) >= 4)
+        (lone,) = (await submit(node, {**ONE, "task": "alone", "priority": "low"}, **key)).json()["ids"]
+        asked = len(model_server.bodies)
+        await eventually(lambda: "alone" in str(model_server.bodies))
+        place = next(number for number, body in enumerate(model_server.bodies) if "alone" in str(body))
+        assert place - asked <= 2  # so many had a place already
+
+        async def done() -> bool:
+            return bool((await node.http.get(f"{TASKS}/{lone}", headers=key)).json()["status"] == "done")
+
+        await eventually(done)
+        low = {**ONE, "model": "slow", "priority": "low"}
+        await submit(node, {"tasks": [low | {"task": f"low {number}"} for number in range(3)]}, **key)
+        # His second and third come before the other's hundredth, whatever their priorities.
+        await eventually(lambda: "low 2" in str(model_server.bodies), 10)
+        words = [body["messages"][-1]["content"] for body in model_server.bodies]
+        first, last = words.index("low 0"), words.index("low 2")
+        assert sum(word.startswith("high") for word in words[first:last]) <= 2 + 1
+    assert await node.rows("SELECT count(*) > 150 FROM tasks WHERE status = 'queued'") == [(True,)]
+
+
 async def test_the_tasks_of_a_blocked_user_fail_and_no_model_is_asked(
     node: RunningNode, model_server: Upstream
 ) -> None:
