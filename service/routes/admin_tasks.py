@@ -53,12 +53,14 @@ class RetryAnswer(TypedDict):
 
 
 class QueueAnswer(TypedDict):
-    """Tasks that could start now, that shall start later, that run; how long the oldest of the first could have."""
+    """Tasks that could start now, that shall start later, that run; how long the oldest of the first could have.
+    `callbacks`: ends of tasks that their receivers are still to be told."""
 
     ready: int
     scheduled: int
     running: int
     oldest_age_s: float
+    callbacks: int
 
 
 class AdminTaskRoutes:
@@ -67,7 +69,7 @@ class AdminTaskRoutes:
 
     @answers(QueueAnswer)
     async def queue(self, call: Call[None]) -> Response:
-        """Count the tasks that wait and run, and tell how long the oldest waits."""
+        """Count the tasks that wait and run, and the callbacks that are due; tell how long the oldest task waits."""
         return answer(vars(await self._oversight.depth()))
 
     @answers(FailedTasksPage, query=FailedTasksQuery)

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
-from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, get_current_span
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from service.agents.parallel import Outcome
 from service.errors import AtpError
@@ -18,9 +17,7 @@ from service.routes.chats import Caller, Chat
 from service.tasks.pieces import Piece, Pieces
 from service.tasks.records import Task
 from service.tasks.store import QUEUE
-
-PROPAGATOR = TraceContextTextMapPropagator()
-
+from service.tasks.traces import linked
 
 TellPiece = Callable[[Task, Piece], Awaitable[None]]
 
@@ -82,10 +79,3 @@ def about(task: Task) -> dict[str, str | int]:
         "messaging.message.id": str(task.id),
         "atp.task_attempt": task.attempt,
     }
-
-
-def linked(task: Task) -> list[Link]:
-    """To the request that made it: a task may run hours later, so it is no child of it."""
-    carrier = {"traceparent": task.traceparent}
-    context = get_current_span(PROPAGATOR.extract(carrier)).get_span_context() if task.traceparent else None
-    return [Link(context)] if context and context.is_valid else []

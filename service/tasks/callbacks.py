@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from service.db.pool import Database
-from service.tasks import callback_store, webhooks
+from service.tasks import callback_store, traces, webhooks
 from service.tasks.allow_list import AllowList
 from service.tasks.failures import Unforeseen
 from service.tasks.receivers import Message, Receivers, Undelivered
@@ -39,12 +40,19 @@ class Terms:
     backoff_s: float
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What hears of callbacks: each try is timed and a span, a bug is reported."""
+
+    metrics: Metrics
+    tracer: Tracer
+    unforeseen: Unforeseen
+
+
 class Callbacks:
-    def __init__(
-        self, db: Database, receivers: Receivers, body: Body, terms: Terms, metrics: Metrics, unforeseen: Unforeseen
-    ) -> None:
+    def __init__(self, db: Database, receivers: Receivers, body: Body, terms: Terms, watch: Watch) -> None:
         self._db, self._receivers, self._body, self._terms = db, receivers, body, terms
-        self._metrics, self._unforeseen = metrics, unforeseen
+        self._metrics, self._tracer, self._unforeseen = watch.metrics, watch.tracer, watch.unforeseen
 
     async def run(self, task_id: UUID) -> str:
         """What became of it: delivered, failed, or gone where there was nothing to do.
@@ -74,12 +82,20 @@ class Callbacks:
         try:
             body = self._body(task)
             headers = webhooks.headers(self._terms.keys, message_id(task), int(time.time()), body)
-            await self._receivers.post(Message(task.callback_url or "", headers, body))
+            await self._post(task, Message(task.callback_url or "", headers, body))
         except Undelivered:
             raise
         except Exception as error:  # noqa: BLE001 - the worker's loop: logged, counted, reported
             self._unforeseen(error, task)
             raise Undelivered("unforeseen") from None
+
+    async def _post(self, task: Task, message: Message) -> None:
+        with traces.delivery(self._tracer, task) as span:
+            try:
+                span.set_attribute("http.response.status_code", await self._receivers.post(message))
+            except Undelivered as error:
+                traces.failed(span, error.reason)
+                raise
 
     async def _undelivered(self, task: Task, beginning: str | None, error: Undelivered) -> str:
         """The log has the allowed beginning: what follows it may hold the receiver's secrets."""

@@ -37,12 +37,13 @@ class FailedTask:
 @dataclass(frozen=True)
 class Depth:
     """Tasks that could start now, that shall start later (`not_before`), that run; how long the oldest of the first
-    could have, in seconds, 0 where there is none."""
+    could have, in seconds, 0 where there is none; and tasks that are over whose receiver is still to be told."""
 
     ready: int
     scheduled: int
     running: int
     oldest_age_s: float
+    callbacks: int
 
 
 SELECT_PAGE = f"""
@@ -56,7 +57,8 @@ SELECT_DEPTH = """
 SELECT count(*) FILTER (WHERE status = 'queued' AND ready_at <= now()),
        count(*) FILTER (WHERE status = 'queued' AND ready_at > now()),
        count(*) FILTER (WHERE status = 'running'),
-       coalesce(extract(epoch FROM now() - min(ready_at) FILTER (WHERE status = 'queued' AND ready_at <= now())), 0)
+       coalesce(extract(epoch FROM now() - min(ready_at) FILTER (WHERE status = 'queued' AND ready_at <= now())), 0),
+       (SELECT count(*) FROM tasks WHERE callback_status = 'pending' AND status NOT IN ('queued', 'running'))
 FROM (SELECT status, greatest(created_at, not_before) AS ready_at
       FROM tasks WHERE status IN ('queued', 'running')) AS open"""
 SELECT_STATUS = "SELECT status FROM tasks WHERE id = %s"
@@ -80,8 +82,8 @@ async def select_page(
 async def select_depth(connection: Connection) -> Depth:
     row = await (await connection.execute(SELECT_DEPTH)).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row; mypy cannot know
-    ready, scheduled, running, oldest_age_s = row
-    return Depth(ready, scheduled, running, float(oldest_age_s))
+    ready, scheduled, running, oldest_age_s, callbacks = row
+    return Depth(ready, scheduled, running, float(oldest_age_s), callbacks)
 
 
 async def select_status(connection: Connection, task_id: UUID) -> Status | None:

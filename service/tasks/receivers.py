@@ -51,8 +51,8 @@ class Receivers:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def post(self, message: Message) -> None:
-        """Return when it was taken: any 2xx.
+    async def post(self, message: Message) -> int:
+        """Return when it was taken, the status: any 2xx.
 
         A redirect is not followed: it leads where nobody allowed. The answer's body is not read: where there is one the
         connection is closed.
@@ -69,6 +69,7 @@ class Receivers:
         if not 200 <= status < 300:
             for_good = 400 <= status < 500 and status not in LATER
             raise Undelivered(str(status), for_good=for_good, after_s=after_s)
+        return status
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

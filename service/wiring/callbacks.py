@@ -4,7 +4,7 @@ from pydantic_core import to_json
 
 from service.routes.task_answers import ended
 from service.tasks.allow_list import AllowList
-from service.tasks.callbacks import Callbacks, Terms
+from service.tasks.callbacks import Callbacks, Terms, Watch
 from service.tasks.failures import Unforeseen
 from service.tasks.receivers import Receivers
 from service.tasks.records import Task
@@ -20,7 +20,8 @@ async def open_callbacks(ground: Ground, unforeseen: Unforeseen) -> Callbacks:
     await ground.stack.enter_async_context(receivers)
     allowed, keys = AllowList(settings.task_callback_urls), keys_of(settings.task_callback_secret)
     terms = Terms(allowed, keys, settings.task_callback_backoff)
-    return Callbacks(ground.db, receivers, body, terms, ground.metrics, unforeseen)
+    watch = Watch(ground.metrics, ground.observers.tracer, unforeseen)
+    return Callbacks(ground.db, receivers, body, terms, watch)
 
 
 def body(task: Task) -> bytes:

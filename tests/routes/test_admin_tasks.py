@@ -121,7 +121,7 @@ async def test_only_a_failed_task_is_tried_again_and_only_before_its_deadline(no
 
 
 async def test_the_queue_is_counted_by_what_could_start_now_what_later_and_what_runs(node: RunningNode) -> None:
-    empty = {"ready": 0, "scheduled": 0, "running": 0, "oldest_age_s": 0.0}
+    empty = {"ready": 0, "scheduled": 0, "running": 0, "oldest_age_s": 0.0, "callbacks": 0}
     assert (await node.http.get("/api/admin/stats/tasks")).json() == empty
     old, running, late, _ = [await one(node, task=f"number {n}") for n in range(4)]
     await put(node, "created_at = now() - interval '90 s'", old)
@@ -129,4 +129,16 @@ async def test_the_queue_is_counted_by_what_could_start_now_what_later_and_what_
     await put(node, "not_before = now() + interval '1 h'", late)
     counted = (await node.http.get("/api/admin/stats/tasks")).json()
     assert 90 <= counted.pop("oldest_age_s") < 120
-    assert counted == {"ready": 2, "scheduled": 1, "running": 1}
+    assert counted == {"ready": 2, "scheduled": 1, "running": 1, "callbacks": 0}
+
+
+async def test_callbacks_are_counted_until_their_receivers_took_or_refused_them(node: RunningNode) -> None:
+    states = ("pending", "pending", "delivered", "failed")
+    for number, state in enumerate(states):
+        task_id = await one(node, task=f"number {number}")
+        await end(node, task_id)
+        await put(node, f"callback_status = '{state}'", task_id)
+    again = await one(node)
+    await put(node, "callback_status = 'pending'", again)  # of its last end: it was put into the queue again
+    counted = (await node.http.get("/api/admin/stats/tasks")).json()
+    assert (counted["callbacks"], counted["ready"]) == (2, 1)

@@ -1,13 +1,15 @@
-"""A task's run in the traces: a trace of its own, linked to the request that made it."""
+"""A task's run, and its callback, in the traces: each one of its own, linked to the request that made it."""
 
 from typing import Any
 
 from service.settings import Settings
-from tests.nodes import RunningNode
-from tests.routes.test_tasks import one, submit, until
+from tests.nodes import RunningNode, node_settings, running
+from tests.routes.test_tasks import ONE, one, submit, until
+from tests.tasks.receiver import receiving
 from tests.tasks.workers import working
 from tests.telemetry.sinks import Sink
 from tests.telemetry.test_exports import TRACE, attributes
+from tests.upstream import Upstream
 from tests.waiting import eventually
 
 REQUEST = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -45,6 +47,35 @@ async def test_the_run_links_to_the_request_and_is_exported_when_the_worker_stop
         "messaging.message.id": task_id,
         "atp.task_attempt": 1,
     }
+
+
+async def test_each_try_of_a_callback_is_a_call_linked_to_the_request_and_says_nothing_of_its_url(
+    database_url: str, redis_url: str, model_server: Upstream, collector: Sink
+) -> None:
+    sinks = {"otel_exporter_otlp_endpoint": collector.otlp_endpoint, "task_callback_backoff": 0.1}
+    async with receiving() as receiver:
+        places = {"task_callback_urls": [receiver.beginning]}
+        async with running(node_settings(database_url, redis_url, model_server, **sinks, **places)) as node:
+            url = receiver.url(f"once-500?token={SECRET}")
+            (task_id,) = (await submit(node, ONE | {"callback_url": url}, traceparent=REQUEST)).json()["ids"]
+            async with working(node.settings):
+                await eventually(lambda: len(receiver.taken) == 2)
+    failed, taken = named(collector, "POST callback")
+    (request,) = named(collector, "POST /api/v1/tasks")
+    for span in (failed, taken):
+        assert [(link.trace_id.hex(), link.span_id) for link in span.links] == [(TRACE, request.span_id)]
+        assert (span.kind, span.trace_id.hex() != TRACE) == (span.SPAN_KIND_CLIENT, True)
+    about = {
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "server.port": receiver.port,
+        "messaging.message.id": task_id,
+    }
+    assert attributes(failed) == about | {"error.type": "500", "http.response.status_code": 500}
+    assert failed.status.code == failed.status.STATUS_CODE_ERROR
+    assert attributes(taken) == about | {"http.request.resend_count": 1, "http.response.status_code": 204}
+    assert SECRET not in str(collector.spans())
+    assert "once-500" not in str(collector.spans())
 
 
 async def test_of_a_failure_the_span_has_its_code_and_no_words(node: RunningNode, collector: Sink) -> None:
