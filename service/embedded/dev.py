@@ -140,7 +140,15 @@ Ask it something:
     -H 'Content-Type: application/json' \\
     -d '{{"agent": "reasoning", "task": "What is the capital of France?"}}'
 
-Add "stream": true to the JSON to see the answer come in pieces. Other commands, in another terminal:
+Add "stream": true to the JSON to see the answer come in pieces. Or let it be answered later, as a task:
+
+  curl -s {url}/api/v1/tasks -H 'X-API-Key: {ready.key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"agent": "reasoning", "task": "What is the capital of France?"}}'
+
+{url}/api/v1/tasks/<its id>, with the same key, says how it is, and has the answer when it is done.
+
+Other commands, in another terminal:
 
   set -a; . {ready.env_file}; set +a; .venv/bin/atp doctor
 """

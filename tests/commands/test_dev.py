@@ -42,11 +42,11 @@ class Dev:
         self.url = re.search(r"curl -s \D*(http://[^/]+)", banner)[1]  # type: ignore[index]
         self.children = psutil.Process(process.pid).children(recursive=True)
 
-    def curl(self, **more: Any) -> str:
+    def curl(self, path: str = "/api/v1/chat", **more: Any) -> str:
         """The banner's own curl line, run by a shell; `more` is put into its JSON."""
-        line = re.search(r"curl -s .*?'\{.*?\}'", self.banner, re.DOTALL)
-        assert line
-        words = shlex.split(line[0].replace("\\\n", " "))
+        lines = re.findall(r"curl -s .*?'\{.*?\}'", self.banner, re.DOTALL)
+        (line,) = (line for line in lines if f"{path} " in line)
+        words = shlex.split(line.replace("\\\n", " "))
         words[-1] = json.dumps({**json.loads(words[-1]), **more})
         return subprocess.run(words, capture_output=True, text=True, timeout=50, check=True).stdout
 
@@ -156,11 +156,10 @@ def test_a_taken_port_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_task_is_taken_and_done(tmp_path: Path, llm_server: Llm) -> None:
+async def test_the_printed_curl_line_of_a_task_is_taken_and_done(tmp_path: Path, llm_server: Llm) -> None:
     with dev(tmp_path / "state", rate_limit_api="1000/second", **models_of(llm_server)) as running:
         async with httpx2.AsyncClient(base_url=running.url, headers={"x-api-key": running.key}, timeout=10) as http:
-            body = {"agent": "reasoning", "task": "What is the capital of France?"}
-            (task_id,) = (await http.post("/api/v1/tasks", json=body)).json()["ids"]
+            (task_id,) = json.loads(await asyncio.to_thread(running.curl, "/api/v1/tasks"))["ids"]
             found: dict[str, Any] = {}
 
             async def over() -> bool:
