@@ -21,7 +21,6 @@ from procrastinate.exceptions import ConnectorException, JobAborted
 from procrastinate.job_context import AbortReason, JobContext
 from procrastinate.jobs import DeleteJobCondition, Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
-from procrastinate.worker import Worker as Engine
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -30,6 +29,7 @@ from service.db.pool import database_errors
 from service.errors import DatabaseUnavailable
 from service.tasks.callbacks import Callbacks
 from service.tasks.engine import Jobs
+from service.tasks.notices import Engine
 from service.tasks.runs import ENDED, Again, Runs
 from service.tasks.store import CALLBACK_JOB, CALLBACK_QUEUE, JOB, QUEUE
 

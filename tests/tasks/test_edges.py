@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from procrastinate.job_context import JobContext
+from procrastinate.worker import Worker as Engine
 
 from service.db.pool import one_connection
 from service.tasks import engine, upkeep_store
@@ -123,6 +124,42 @@ async def test_a_run_whose_job_was_given_to_another_begins_nothing(
         await until(node, task_id, "done")
     assert await node.rows("SELECT attempt::int FROM tasks") == [(2,)]
     assert len(model_server.bodies) == 1
+
+
+async def test_a_task_that_comes_while_a_worker_asks_for_work_does_not_wait_for_its_next_look(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notice comes after PostgreSQL has looked, and before its answer is read."""
+    monkeypatch.setattr("service.tasks.worker.LOOK_EVERY_S", 60.0)
+    asks, hears, heard, made = engine.Jobs.fetch_job, Engine._handle_notification, list[int](), list[str]()
+
+    async def asked(self: engine.Jobs, **given: Any) -> Any:
+        found = await asks(self, **given)
+        if found is None and heard and not made:  # it listens, and has nothing to do
+            before = len(heard)
+            made.append(await one(node, task="meanwhile"))
+            await eventually(lambda: len(heard) > before)
+        return found
+
+    async def hearing(self: Engine, **given: Any) -> None:
+        heard.append(1)
+        await hears(self, **given)
+
+    monkeypatch.setattr(engine.Jobs, "fetch_job", asked)
+    monkeypatch.setattr(Engine, "_handle_notification", hearing)
+    async with working(node.settings, 4, "chat"):
+        await listening(node)
+        await one(node)
+        await eventually(lambda: made)
+        await until(node, made[0], "done", within_s=5)
+
+
+async def listening(node: RunningNode) -> None:
+    async def heard() -> bool:
+        query = "SELECT FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND datname = current_database()"
+        return bool(await node.rows(query + " AND pid <> pg_backend_pid()"))
+
+    await eventually(heard)
 
 
 async def test_a_text_about_nul_is_taken_and_a_nul_is_not(node: RunningNode) -> None:

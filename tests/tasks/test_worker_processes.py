@@ -139,8 +139,9 @@ async def test_a_stopped_worker_ends_what_it_can_and_gives_back_the_rest(
     node: RunningNode, model_server: Upstream, workers: Make
 ) -> None:
     stopped = await workers(worker_drain=1.5)
-    await submit(node, 1, model="slow")
     (stuck,) = await submit(node, 1, model="silent")
+    await eventually(lambda: model_server.open == 1)
+    await submit(node, 1, model="slow")  # last: it is over half a second after a worker finds it
     await eventually(lambda: model_server.open == 2)
     assert await asyncio.wait_for(stopped.terminate(), 1.5 + 3) == 0
     assert await states(node) == {"done": 1, "queued": 1}
