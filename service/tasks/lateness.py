@@ -32,6 +32,6 @@ class Lateness:
             late = await upkeep_store.fail_late(connection, self._problem(error, ""), ROWS)
             ended = [await store.call_back(connection, task) for task in late]
         for task in ended:
-            await self._news.changed(task)
+            await self._news.changed(task, ran=False)
             self._failures.failed(error, task)
         return len(ended)

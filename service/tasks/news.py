@@ -21,11 +21,12 @@ class News:
     def __init__(self, metrics: Metrics, tell: Changed, tell_batch: Batched = untold) -> None:
         self._metrics, self._tell, self.batched = metrics, tell, tell_batch
 
-    async def changed(self, task: Task) -> None:
+    async def changed(self, task: Task, *, ran: bool = True) -> None:
+        """`ran`: what has ended it, if it has, is a run."""
         if task.status == "running":
             self._started(task)
         elif task.status != "queued":
-            self._ended(task)
+            self._ended(task, ran)
         await self._tell(task)
 
     def retried(self) -> None:
@@ -39,8 +40,8 @@ class News:
             ready_at = max(task.created_at, task.not_before or task.created_at)
             self._metrics.task_queue_wait.labels(QUEUE).observe((task.started_at - ready_at).total_seconds())
 
-    def _ended(self, task: Task) -> None:
+    def _ended(self, task: Task, ran: bool) -> None:
         self._metrics.tasks.labels(JOB_LABEL, task.status).inc()
-        if task.status != "cancelled" and task.started_at and task.finished_at:
+        if ran and task.status != "cancelled" and task.started_at and task.finished_at:
             taken_s = (task.finished_at - task.started_at).total_seconds()
             self._metrics.task_duration.labels(JOB_LABEL).observe(taken_s)

@@ -142,7 +142,7 @@ class Runs:
             late = await store.fail_late(connection, task_id, job_id, self._problem(error, ""))
         if late is None:
             return "gone"
-        await self._news.changed(late)
+        await self._news.changed(late, ran=False)
         self._failures.failed(error, late)
         return "late"
 

@@ -95,12 +95,15 @@ async def test_a_task_that_waits_to_be_tried_again_fails_at_its_deadline(
     node: RunningNode, model_server: Upstream
 ) -> None:
     model_server.to_fail = 1
-    async with working(node.settings.model_copy(update={"task_backoff": 60})):
+    async with working(node.settings.model_copy(update={"task_backoff": 60})) as worker:
         task_id = await one(node, model="recovers")
         await eventually(lambda: model_server.bodies)
         await until(node, task_id, "queued")
         await node.rows(PASS)
         late = await until(node, task_id, "failed", within_s=5)
+        await eventually(lambda: worker.metrics.registry.get_sample_value(*FAILED) == 1)
+        ran = worker.metrics.registry.get_sample_value("atp_task_duration_seconds_count", {"task": "chat"})
+        assert ran == 0  # its run ended before: the wait is not a part of it
     assert (late["attempts"], late["error"]["title"]) == (1, "The task's deadline has passed")
 
 
