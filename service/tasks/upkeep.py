@@ -4,8 +4,7 @@
    new job, for the old one's worker may only have been frozen: what it does to its job must not touch another's.
 2. Every minute: a task that waits or runs, or whose callback is due, and that has no job gets one (no fault known leads
    there; a bug might), and the engine's jobs that nobody will run are deleted.
-3. Every second: tasks that wait and whose deadline has passed fail, and scheduled tasks whose moment has come get their
-   job.
+3. Every second: scheduled tasks whose moment has come get their job, and what still waits after its deadline fails.
 4. Every minute: tasks that ended longer than TASK_RESULT_TTL ago, and day-old answers to Idempotency-Keys, are deleted,
    so many at a time.
 
@@ -105,9 +104,9 @@ class Upkeep:
         return True
 
     async def keep_time(self) -> bool:
-        """What is late first: it needs no job. Raises DatabaseUnavailable."""
-        await self._lateness.end_waiting()
+        """What is due first: it shall not wait for many that are late. Raises DatabaseUnavailable."""
         await self.begin_due()
+        await self._lateness.end_waiting()
         self._begun()
         return True
 
