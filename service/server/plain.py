@@ -7,7 +7,7 @@ to h11 from its first byte, which then goes on as if it had seen everything: the
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from h11._headers import Headers  # not public, and the only way past the checks; the version is pinned
@@ -27,17 +27,15 @@ SPECIAL: Final = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", 
 BODILESS: Final = frozenset((204, 304))
 
 
-class PlainRequest(h11.Request):
-    """Its fields have been looked at."""
-
-    __slots__ = ()
-
-    def __init__(self, method: bytes, target: bytes, items: list[Item]) -> None:
-        put = object.__setattr__  # frozen, for everybody else
-        put(self, "method", method)
-        put(self, "target", target)
-        put(self, "headers", Headers(items))
-        put(self, "http_version", b"1.1")
+def plain_request(method: bytes, target: bytes, items: list[Item]) -> h11.Request:
+    """Its fields have been looked at, so they are put in past the checks."""
+    request = h11.Request.__new__(h11.Request)
+    put = object.__setattr__  # frozen, for everybody else
+    put(request, "method", method)
+    put(request, "target", target)
+    put(request, "headers", Headers(items))
+    put(request, "http_version", b"1.1")
+    return request
 
 
 class Exchange:
@@ -45,7 +43,7 @@ class Exchange:
 
     __slots__ = ("_events", "_left_bytes", "_rests", "data", "given", "our_state", "sent")
 
-    def __init__(self, data: bytes, request: PlainRequest, body: bytes) -> None:
+    def __init__(self, data: bytes, request: h11.Request, body: bytes) -> None:
         self.data = data
         self._events: Sequence[h11.Event] = (
             (request, h11.Data(data=body), h11.EndOfMessage()) if body else (request, h11.EndOfMessage())
@@ -72,6 +70,11 @@ class Exchange:
             self.our_state = h11.SEND_RESPONSE
         self.given += 1
         return self._events[self.given - 1]
+
+    def take(self) -> tuple[h11.Request, bytes]:
+        """All events at once: the request, and its body."""
+        self.given, self.our_state = len(self._events), h11.SEND_RESPONSE
+        return cast(h11.Request, self._events[0]), self._rests[1]
 
     def send(self, event: h11.Event) -> bytes | None:
         """The bytes of what we answer; None where it is no longer plain."""
@@ -135,6 +138,11 @@ class Connection(h11.Connection):
     def next_event(self) -> Any:
         return self._exchange.next_event() if self._exchange else super().next_event()
 
+    def take(self) -> tuple[h11.Request, bytes] | None:
+        """A plain request and its body; None where there is none, or some of it has been given out."""
+        exchange = self._exchange
+        return exchange.take() if exchange and not exchange.given else None
+
     def send(self, event: Any) -> Any:
         if self._exchange is not None:
             if (data := self._exchange.send(event)) is not None:
@@ -172,7 +180,7 @@ def plain_exchange(data: bytes) -> Exchange | None:
     body_bytes = body_length(items)
     if body_bytes is None or head.end() + body_bytes != len(data):
         return None
-    return Exchange(data, PlainRequest(method, target, items), data[head.end() :])
+    return Exchange(data, plain_request(method, target, items), data[head.end() :])
 
 
 def body_length(items: list[Item]) -> int | None:

@@ -8,9 +8,9 @@ from typing import Protocol, cast
 import h11
 from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
@@ -112,8 +112,28 @@ class HttpProtocol(H11Protocol):
         for back in ("send", "_wire"):
             vars(self).pop(back, None)
 
+    async def _handle_events(self) -> None:
+        """A request that came whole goes to the application as one message: hypercorn makes three events of it."""
+        taken = self.connection.take() if isinstance(self.connection, Connection) else None
+        if taken is None:
+            await super()._handle_events()
+            return
+        request, body = taken
+        await self.send(Updated(idle=False))
+        await self._check_protocol(request)
+        await self._create_stream(request)
+        if self.stream is not None and self.stream.app_put is not None:
+            await self.stream.app_put({"type": "http.request", "body": body, "more_body": False})
+
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response) and event.status_code >= 200:
+        kind = type(event)
+        if kind is Body:
+            await self._send_h11_event(h11.Data(data=cast(Body, event).data))
+        elif kind is EndBody:
+            await self._send_h11_event(h11.EndOfMessage())
+        elif kind is StreamClosed:
+            await self._maybe_recycle()
+        elif isinstance(event, Response) and event.status_code >= 200:
             await self._send_h11_event(response(event.status_code, self._fields(event)))
         else:
             await super().stream_send(event)
@@ -124,10 +144,16 @@ class HttpProtocol(H11Protocol):
         return [*event.headers, *self.config.response_headers("h11"), *close]
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        if type(event) is h11.Response and self.connection.their_state is not h11.ERROR:
-            self._wire.hold(self.connection.send(event))
-        else:
-            await super()._send_h11_event(event)
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if type(event) is h11.Response:
+            self._wire.hold(data)
+        elif data:
+            await self.send(RawData(data))
 
     async def _send_error_response(self, status_code: int, with_body: bool = True) -> None:
         """Answer a request that no application sees."""

@@ -193,6 +193,23 @@ def test_a_plain_exchange_is_never_shown_to_h11(request_bytes: bytes, monkeypatc
     assert state(ours) == (h11.IDLE, h11.IDLE, (b"", False), False)
 
 
+@pytest.mark.parametrize("request_bytes", [GET, POST])
+def test_a_request_taken_at_once_is_that_of_its_events(request_bytes: bytes) -> None:
+    at_once, (one_by_one, theirs) = both()[0], both()
+    for connection in (at_once, one_by_one, theirs):
+        connection.receive_data(request_bytes)
+    taken = at_once.take()
+    assert taken is not None
+    events = [told(one_by_one.next_event()) for _ in range(3)]
+    assert told(taken[0]) == events[0]
+    assert taken[1] in (b"", events[1])
+    assert one_by_one.take() is None
+    while theirs.their_state is not h11.DONE:
+        theirs.next_event()
+    for step in (take, send(OK), *map(send, PARTS), again, receive(GET), *WHOLE):
+        assert outcome(at_once, step) == outcome(theirs, step)
+
+
 @pytest.mark.parametrize(
     "after",
     [
