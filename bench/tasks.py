@@ -30,6 +30,7 @@ from bench.task_client import Lone, TaskClient
 CONCURRENCY = 16  # while starts are measured
 FULL = 64  # while the rate is: as many as keep a worker's core full while some wait for their model
 TASKS, QUICK_TASKS = 3_000, 500
+WARM = 500  # worked off first, by a worker of their own: the first thousand commits of a new PostgreSQL are slow
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (100, 1_000)
 IDLE, WAITING = 200, 40  # lone tasks
 BUSY_MS = 500  # the model's time while the worker is to be busy
@@ -50,7 +51,8 @@ async def measure(tasks: int, sizes: Sequence[int], round_: Round) -> Figures:
         async with stage.upstream("--delay-ms", "0") as upstream, stage.atp(**NODE) as node:
             many, lone = (TaskClient(node, key, rows) for key in keys)
             url = f"{upstream.url}/v1"
-            figures |= await rate(stage, many, rows, tasks, url)
+            for number in (WARM, tasks):
+                figures |= await rate(stage, many, rows, number, url)
             async with emptied(rows), stage.worker(url, CONCURRENCY):
                 figures |= await idle(many, lone, sizes)
         async with stage.upstream("--delay-ms", str(BUSY_MS)) as upstream, stage.atp(**NODE) as node:
@@ -62,9 +64,10 @@ async def measure(tasks: int, sizes: Sequence[int], round_: Round) -> Figures:
 
 async def bare_rate(stage: Stage, jobs: int) -> Figures:
     async with stage.database("engine") as dsn:
-        await quiet()
-        plan = json.dumps({"dsn": dsn, "jobs": jobs, "concurrency": FULL})
-        found = await printed(*taskset(SERVER_CORE), sys.executable, "-m", "bench.bare_engine", plan)
+        for number in (WARM, jobs):
+            await quiet()
+            plan = json.dumps({"dsn": dsn, "jobs": number, "concurrency": FULL})
+            found = await printed(*taskset(SERVER_CORE), sys.executable, "-m", "bench.bare_engine", plan)
     return {f"bare_{key}": value for key, value in found.items()}
 
 
