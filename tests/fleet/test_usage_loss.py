@@ -22,6 +22,7 @@ from tests.upstream import Upstream
 from tests.waiting import eventually
 
 OUTAGE_S = float(os.environ.get("ATP_OUTAGE_S", "5"))
+pytestmark = pytest.mark.timeout(OUTAGE_S + 60)
 KNOWN = "What is the capital of France?"
 CLIENTS = 8
 KILLS = 3
