@@ -6,15 +6,14 @@ job: twice the transactions, and between them moments in which a worker could di
 
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from procrastinate.connector import BaseConnector
-from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.types import JSONDict
-from psycopg.errors import RaiseException
 
-from service.tasks.job_store import FETCH, begun_task
+from service.tasks.job_store import DELETE_OWN, FETCH, RETRY_OWN, begun_task
 from service.tasks.records import Task
 
 FRESH_S = 1.0
@@ -54,12 +53,14 @@ class Jobs(JobManager):
         self._ended.add(job_id)
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        """Delete it, if it is still this worker's: after a crash of PostgreSQL it may wait for another."""
         if job.id in self._ended:
             self._ended.discard(job.id)
             return
-        try:
-            await super().finish_job(job, status, delete_job)
-        except ConnectorException as error:
-            # Somebody took this worker for dead, and the job from it.
-            if not isinstance(error.__cause__, RaiseException):
-                raise
+        await self.connector.execute_query_async(query=DELETE_OWN, job_id=job.id, worker_id=job.worker_id)
+
+    async def retry_job(self, job: Job, retry_at: datetime | None = None, *_: object, **__: object) -> None:
+        """Put it back, if it is still this worker's. Neither priority nor queue nor lock changes here."""
+        self._ended.discard(job.id or 0)
+        given = {"job_id": job.id, "worker_id": job.worker_id, "retry_at": retry_at or datetime.now(UTC)}
+        await self.connector.execute_query_async(query=RETRY_OWN, **given)

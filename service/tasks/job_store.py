@@ -24,6 +24,13 @@ SELECT job.id, job.status, job.task_name, job.priority, job.lock, job.queueing_l
        job.queue_name, job.attempts, job.worker_id, begun.*
 FROM job LEFT JOIN begun ON true"""  # noqa: S608 - our own parts
 
+# Of this worker's own: the library's act on whoever has the job now.
+OWN = "id = %(job_id)s AND status = 'doing' AND worker_id = %(worker_id)s"
+DELETE_OWN = f"DELETE FROM procrastinate_jobs WHERE {OWN}"  # noqa: S608 - our own condition
+RETRY_OWN = f"""
+SELECT procrastinate_retry_job_v2(id, %(retry_at)s, NULL::integer, NULL::varchar, NULL::varchar)
+FROM procrastinate_jobs WHERE {OWN}"""  # noqa: S608 - our own condition
+
 
 def begun_task(row: dict[str, Any]) -> Task | None:
     """Of a row of FETCH."""

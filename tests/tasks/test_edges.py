@@ -164,6 +164,23 @@ async def listening(node: RunningNode) -> None:
     await eventually(heard)
 
 
+async def test_a_job_that_a_crash_of_postgresql_gave_back_outlives_the_run_that_it_lost(
+    node: RunningNode, model_server: Upstream
+) -> None:
+    """That a job was taken is not flushed to disk: after a crash it waits again, and so does its task."""
+    async with working(node.settings, 1):
+        task_id = await one(node, model="slow")
+        await eventually(lambda: model_server.open == 1)
+        async with one_connection(node.dsn) as connection:
+            await connection.execute("UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL")
+            await connection.execute(
+                "UPDATE tasks SET status = 'queued', attempt = 0, job_id = NULL, started_at = NULL"
+            )
+        await until(node, task_id, "done")
+    assert await node.rows("SELECT attempt::int FROM tasks") == [(1,)]
+    assert await node.rows("SELECT FROM procrastinate_jobs") == []
+
+
 async def test_a_text_about_nul_is_taken_and_a_nul_is_not(node: RunningNode) -> None:
     about = await node.http.post(TASKS, json={**ONE, "task": r"What does \u0000 mean?"})
     with_it = await node.http.post(TASKS, json={**ONE, "task": "a\0b"})
