@@ -6,7 +6,7 @@ to h11 from its first byte, which then goes on as if it had seen everything: the
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 import h11
@@ -41,7 +41,7 @@ def plain_request(method: bytes, target: bytes, items: list[Item]) -> h11.Reques
 class Exchange:
     """One plain request and its answer. `data`: all bytes of the request."""
 
-    __slots__ = ("_events", "_left_bytes", "_rests", "data", "given", "our_state", "sent")
+    __slots__ = ("_answer", "_events", "_left_bytes", "_rests", "_sent_bytes", "data", "given", "our_state")
 
     def __init__(self, data: bytes, request: h11.Request, body: bytes) -> None:
         self.data = data
@@ -49,7 +49,8 @@ class Exchange:
             (request, h11.Data(data=body), h11.EndOfMessage()) if body else (request, h11.EndOfMessage())
         )
         self._rests = (data, body, b"", b"")
-        self.given, self.sent, self._left_bytes = 0, list[h11.Event](), 0
+        self.given, self._sent_bytes, self._left_bytes = 0, 0, 0
+        self._answer: h11.Response | None = None
         self.our_state: type[h11.IDLE] | Any = h11.IDLE
 
     @property
@@ -76,17 +77,21 @@ class Exchange:
         self.given, self.our_state = len(self._events), h11.SEND_RESPONSE
         return cast(h11.Request, self._events[0]), self._rests[1]
 
+    def sent(self) -> Iterator[h11.Event]:
+        """What has been sent, as h11 wants to know it: of the body how long it is."""
+        if self._answer is not None:
+            yield self._answer
+        if self._sent_bytes:
+            yield h11.Data(data=bytes(self._sent_bytes))
+        if self.our_state is h11.DONE:
+            yield h11.EndOfMessage()
+
     def send(self, event: h11.Event) -> bytes | None:
         """The bytes of what we answer; None where it is no longer plain."""
-        data = self._written(event)
-        if data is not None:
-            self.sent.append(event)
-        return data
-
-    def _written(self, event: h11.Event) -> bytes | None:
         if self.our_state is h11.SEND_BODY:
             if type(event) is h11.Data and len(event.data) <= self._left_bytes:
                 self._left_bytes -= len(event.data)
+                self._sent_bytes += len(event.data)
                 return event.data
             if type(event) is h11.EndOfMessage and not self._left_bytes and not event.headers:
                 self.our_state = h11.DONE
@@ -101,7 +106,7 @@ class Exchange:
         if length_at is None or answer.status_code in BODILESS or answer.http_version != b"1.1":
             return None
         self._left_bytes = int(fields[length_at][1])
-        self.our_state = h11.SEND_BODY
+        self._answer, self.our_state = answer, h11.SEND_BODY
         lines = b"".join([b"%b: %b\r\n" % field for field in fields])
         return b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status_code, answer.reason, lines)
 
@@ -167,7 +172,7 @@ class Connection(h11.Connection):
         super().receive_data(exchange.data)
         for _ in range(exchange.given):
             super().next_event()
-        for event in exchange.sent:
+        for event in exchange.sent():
             super().send(event)
 
 

@@ -73,11 +73,13 @@ class HttpProtocol(H11Protocol):
         self._wire = wire
         self._pause = self.can_read = Pause()
         self._websocket: WebSocket | None = None
+        self._refused = False  # and what is behind the refused request has not been read
 
     @property
     def client_is_sending(self) -> bool:
         """Whether more bytes may be under way, so that closing at once could destroy what we said last."""
-        return self.connection.their_state not in (h11.IDLE, h11.DONE) or bool(self.connection.trailing_data[0])
+        reading = self.connection.their_state not in (h11.IDLE, h11.DONE) or bool(self.connection.trailing_data[0])
+        return reading or self._refused
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Closed):
@@ -85,6 +87,7 @@ class HttpProtocol(H11Protocol):
         try:
             await super().handle(event)
         except RequestRefused as refused:
+            self._refused = True
             await self._send_error_response(refused.status, refused.with_body)
             await self.send(Closed())
         except ReadingOver:

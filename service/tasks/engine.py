@@ -35,25 +35,26 @@ class Jobs(JobManager):
         self._ended = set[int]()
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        asked_at = time.monotonic()
         row = await self.connector.execute_query_one_async(query=FETCH, queues=queues, worker_id=worker_id)
         if row["id"] is None:
             return None
         if (task := begun_task(row)) is not None:
-            self._begun[row["id"]] = time.monotonic(), task
+            self._begun[row["id"]] = asked_at, task
         return QuietJob.from_row(row)
 
     def begun(self, job_id: int) -> Task | None:
         """The task that began with this job, once. None also where that was not just now: this process may have been
         frozen, and the task be another's."""
-        taken_at, task = self._begun.pop(job_id, (0.0, None))
-        return task if time.monotonic() - taken_at < FRESH_S else None
+        asked_at, task = self._begun.pop(job_id, (0.0, None))
+        return task if time.monotonic() - asked_at < FRESH_S else None
 
     def ended(self, job_id: int) -> None:
         """It was deleted when its task ended."""
         self._ended.add(job_id)
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
-        """Delete it, if it is still this worker's: after a crash of PostgreSQL it may wait for another."""
+        """Delete it, if it is still this worker's: whoever took this worker for dead may have given it to another."""
         if job.id in self._ended:
             self._ended.discard(job.id)
             return

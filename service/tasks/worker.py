@@ -224,10 +224,8 @@ class Unasked(AsyncConnectionPool):
 
 
 async def autocommit(connection: AsyncConnection[Any]) -> None:
-    """All that the engine sends are single statements. None has to survive PostgreSQL's crash by itself: a job that it
-    took waits again then, or is a dead worker's; the ends of tasks are on disk before they are told, by our pool."""
+    """All that the engine sends are single statements."""
     await connection.set_autocommit(True)
-    await connection.execute("SET synchronous_commit = off")
 
 
 def ended_by(context: JobContext) -> AbortReason | None:

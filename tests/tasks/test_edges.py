@@ -164,10 +164,10 @@ async def listening(node: RunningNode) -> None:
     await eventually(heard)
 
 
-async def test_a_job_that_a_crash_of_postgresql_gave_back_outlives_the_run_that_it_lost(
+async def test_a_job_that_was_given_back_outlives_the_run_that_lost_it(
     node: RunningNode, model_server: Upstream
 ) -> None:
-    """That a job was taken is not flushed to disk: after a crash it waits again, and so does its task."""
+    """As after a PostgreSQL that came back from an older state: the job waits again, and so does its task."""
     async with working(node.settings, 1):
         task_id = await one(node, model="slow")
         await eventually(lambda: model_server.open == 1)
