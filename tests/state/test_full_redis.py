@@ -39,7 +39,8 @@ async def test_a_full_redis_shows_everywhere_and_what_was_revoked_is_announced_o
             assert client.xlen(STREAM) == 0
             client.config_set("maxmemory", 0)
             assert await eventually(lambda: is_degraded(node, False), within_s=6) < 5.0
-            assert client.xlen(STREAM) == 1
+            # Perhaps twice: what Redis did and said too late is said again, which is harmless.
+            assert {fields[b"hash"] for _, fields in client.xrange(STREAM)} == {KEY_HASH.hex().encode()}
         assert await is_marked(node) == (False, True)
         assert (await node.http.get("/api/admin/stats/online-users")).json()["sessions"] == 2
     logged = capfd.readouterr().out
