@@ -51,7 +51,7 @@ class Exchange:
         self._rests = (data, body, b"", b"")
         self.given, self._sent_bytes, self._left_bytes = 0, 0, 0
         self._answer: h11.Response | None = None
-        self.our_state: type[h11.IDLE] | Any = h11.IDLE
+        self.our_state: Any = h11.IDLE
 
     @property
     def their_state(self) -> Any:
