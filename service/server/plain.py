@@ -6,8 +6,8 @@ to h11 from its first byte, which then goes on as if it had seen everything: the
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterator
+from typing import Any, Final
 
 import h11
 from h11._headers import Headers  # not public, and the only way past the checks; the version is pinned
@@ -41,41 +41,17 @@ def plain_request(method: bytes, target: bytes, items: list[Item]) -> h11.Reques
 class Exchange:
     """One plain request and its answer. `data`: all bytes of the request."""
 
-    __slots__ = ("_answer", "_events", "_left_bytes", "_rests", "_sent_bytes", "data", "given", "our_state")
+    __slots__ = ("_answer", "_left_bytes", "_sent_bytes", "body", "data", "our_state", "request", "taken")
 
     def __init__(self, data: bytes, request: h11.Request, body: bytes) -> None:
-        self.data = data
-        self._events: Sequence[h11.Event] = (
-            (request, h11.Data(data=body), h11.EndOfMessage()) if body else (request, h11.EndOfMessage())
-        )
-        self._rests = (data, body, b"", b"")
-        self.given, self._sent_bytes, self._left_bytes = 0, 0, 0
+        self.data, self.request, self.body = data, request, body
+        self.taken, self._sent_bytes, self._left_bytes = False, 0, 0
         self._answer: h11.Response | None = None
         self.our_state: Any = h11.IDLE
 
-    @property
-    def their_state(self) -> Any:
-        if self.given == len(self._events):
-            return h11.DONE
-        return h11.SEND_BODY if self.given else h11.IDLE
-
-    @property
-    def rest(self) -> bytes:
-        """What has not been given out yet."""
-        return self._rests[self.given]
-
-    def next_event(self) -> Any:
-        if self.given == len(self._events):
-            return h11.NEED_DATA
-        if self.given == 0:
-            self.our_state = h11.SEND_RESPONSE
-        self.given += 1
-        return self._events[self.given - 1]
-
     def take(self) -> tuple[h11.Request, bytes]:
-        """All events at once: the request, and its body."""
-        self.given, self.our_state = len(self._events), h11.SEND_RESPONSE
-        return cast(h11.Request, self._events[0]), self._rests[1]
+        self.taken, self.our_state = True, h11.SEND_RESPONSE
+        return self.request, self.body
 
     def sent(self) -> Iterator[h11.Event]:
         """What has been sent, as h11 wants to know it: of the body how long it is."""
@@ -124,11 +100,15 @@ class Connection(h11.Connection):
 
     @property
     def their_state(self) -> Any:
-        return self._exchange.their_state if self._exchange else super().their_state
+        if self._exchange is None:
+            return super().their_state
+        return h11.DONE if self._exchange.taken else h11.IDLE
 
     @property
     def trailing_data(self) -> tuple[bytes, bool]:
-        return (self._exchange.rest, False) if self._exchange else super().trailing_data
+        if self._exchange is None:
+            return super().trailing_data
+        return b"" if self._exchange.taken else self._exchange.data, False
 
     def receive_data(self, data: bytes) -> None:
         if self._exchange is not None:
@@ -141,12 +121,15 @@ class Connection(h11.Connection):
             super().receive_data(data)
 
     def next_event(self) -> Any:
-        return self._exchange.next_event() if self._exchange else super().next_event()
+        if self._exchange is not None and self._exchange.taken:
+            return h11.NEED_DATA
+        self._leave_to_h11()
+        return super().next_event()
 
     def take(self) -> tuple[h11.Request, bytes] | None:
-        """A plain request and its body; None where there is none, or some of it has been given out."""
+        """A plain request and its body, once; None where there is none."""
         exchange = self._exchange
-        return exchange.take() if exchange and not exchange.given else None
+        return exchange.take() if exchange and not exchange.taken else None
 
     def send(self, event: Any) -> Any:
         if self._exchange is not None:
@@ -157,7 +140,7 @@ class Connection(h11.Connection):
 
     def start_next_cycle(self) -> None:
         exchange = self._exchange
-        if exchange and exchange.our_state is h11.DONE and exchange.their_state is h11.DONE:
+        if exchange and exchange.our_state is h11.DONE:
             self.their_http_version = b"1.1"
             self._exchange = None
             return
@@ -165,12 +148,12 @@ class Connection(h11.Connection):
         super().start_next_cycle()
 
     def _leave_to_h11(self) -> None:
-        """Tell h11 all that has been received, given out and sent."""
+        """Tell h11 all that has been received, taken and sent."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
         super().receive_data(exchange.data)
-        for _ in range(exchange.given):
+        while exchange.taken and super().their_state is not h11.DONE:
             super().next_event()
         for event in exchange.sent():
             super().send(event)
