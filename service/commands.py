@@ -5,7 +5,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from service.agents import catalogue
 from service.db.migrate import migrate as migrate_database
 from service.db.pool import one_connection
 from service.errors import StateUnavailable
@@ -31,8 +30,9 @@ async def supervised(settings: Settings, processes: int) -> int:
     """Find a fault of configuration here, once; a child that fails at its start is started again for ever."""
     from service.server.supervisor import supervise
     from service.serving import require_tables
+    from service.wiring import require_sound
 
-    catalogue.load(settings)
+    await require_sound(settings)
     await require_tables(settings)
     writer = logging.configure(settings, dropped=lambda: None)
     try:

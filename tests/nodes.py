@@ -44,9 +44,9 @@ class RunningNode:
     def dsn(self) -> str:
         return self.settings.database_url.get_secret_value()
 
-    async def rows(self, sql: str) -> list[Any]:
+    async def rows(self, sql: str, *given: Any) -> list[Any]:
         async with one_connection(self.dsn) as connection:
-            return await (await connection.execute(sql.encode())).fetchall()
+            return await (await connection.execute(sql.encode(), given or None)).fetchall()
 
     async def metric(self, name: str) -> float:
         """The value of one exported series, by its name with labels as exported; 0 when it is not there."""

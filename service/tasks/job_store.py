@@ -16,7 +16,7 @@ WITH job AS MATERIALIZED (
     SELECT tasks.id FROM tasks JOIN job ON tasks.id = (job.args ->> 'task_id')::uuid
     WHERE job.task_name = '{JOB}' FOR UPDATE OF tasks SKIP LOCKED
 ), begun AS (
-    {BEGIN} (SELECT id FROM job)
+    {BEGIN} attempt = attempt + 1, job_id = (SELECT id FROM job)
     WHERE id = (SELECT id FROM free) AND {MAY_BEGIN}
     RETURNING {", ".join(f"tasks.{name} AS task_{name}" for name in TASK)}
 )

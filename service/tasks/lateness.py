@@ -21,12 +21,8 @@ class Lateness:
     def __init__(self, db: Database, problem: Problem, news: News, failures: Failures) -> None:
         self._db, self._problem, self._news, self._failures = db, problem, news, failures
 
-    async def end_waiting(self) -> None:
-        """All that wait and are late. Raises DatabaseUnavailable."""
-        while await self._end_some() == ROWS:
-            pass
-
-    async def _end_some(self) -> int:
+    async def end_some(self) -> bool:
+        """So many of those that wait; whether there may be more. Raises DatabaseUnavailable."""
         error = DeadlinePassed()
         async with self._db.connection("fail_late_tasks") as connection:
             late = await upkeep_store.fail_late(connection, self._problem(error, ""), ROWS)
@@ -34,4 +30,4 @@ class Lateness:
         for task in ended:
             await self._news.changed(task, ran=False)
             self._failures.failed(error, task)
-        return len(ended)
+        return len(ended) == ROWS

@@ -55,7 +55,7 @@ class Tasks:
 
     def __init__(self, db: Database, most_open: int, news: News) -> None:
         self._db, self._most, self._news = db, most_open, news
-        self._locks = UserLocks(db.timeout_s, MOST_WAITING)
+        self._locks = UserLocks(db.timeout_s, MOST_WAITING, lambda: db.up)
 
     async def submit(self, by: Submitter, asked: Submission, answer: dict[str, Any]) -> dict[str, Any]:
         """Make the tasks; returns `answer`, or what was answered to the first request with this Idempotency-Key.

@@ -69,10 +69,11 @@ WHERE user_id = %(user_id)s AND (%(status)s::text IS NULL OR status = %(status)s
   AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s::uuid))
 ORDER BY created_at DESC, id DESC LIMIT %(rows)s"""  # noqa: S608 - our own columns
 # A task that a dead worker was running is begun again; one whose deadline has passed is not.
-BEGIN = "UPDATE tasks SET status = 'running', started_at = now(), attempt = attempt + 1, job_id ="
+BEGIN = "UPDATE tasks SET status = 'running', started_at = now(),"
 MAY_BEGIN = "status IN ('queued', 'running') AND (deadline IS NULL OR deadline > now())"
+# A job that is still its task's was taken too long ago to be run at once: that try is counted, and begins only now.
 START = f"""
-{BEGIN} %(job_id)s
+{BEGIN} attempt = attempt + (job_id IS DISTINCT FROM %(job_id)s)::int, job_id = %(job_id)s
 WHERE id = %(id)s AND {MAY_BEGIN}
   AND EXISTS (SELECT FROM procrastinate_jobs WHERE id = %(job_id)s AND status = 'doing')
 RETURNING {COLUMNS}"""

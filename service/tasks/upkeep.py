@@ -106,7 +106,8 @@ class Upkeep:
     async def keep_time(self) -> bool:
         """What is due first: it shall not wait for many that are late. Raises DatabaseUnavailable."""
         await self.begin_due()
-        await self._lateness.end_waiting()
+        while await self._lateness.end_some():
+            await self.begin_due()
         self._begun()
         return True
 

@@ -5,11 +5,12 @@ pool's connections: a single user's burst would take them all. So they wait here
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from service.errors import TooMany
+from service.db.pool import AWAY_TEXT
+from service.errors import AtpError, DatabaseUnavailable, TooMany
 
 RETRY_S = 1.0
 
@@ -23,10 +24,11 @@ class Line:
 
 
 class UserLocks:
-    """`async with locks.hold(user_id)`; nobody waits longer than `wait_s`, nor behind more than `most_waiting`."""
+    """`async with locks.hold(user_id)`; nobody waits longer than `wait_s`, nor behind more than `most_waiting`. `up`:
+    whether PostgreSQL answers, for whom it is that they wait."""
 
-    def __init__(self, wait_s: float, most_waiting: int) -> None:
-        self._wait_s, self._most_waiting = wait_s, most_waiting
+    def __init__(self, wait_s: float, most_waiting: int, up: Callable[[], bool] = lambda: True) -> None:
+        self._wait_s, self._most_waiting, self._up = wait_s, most_waiting, up
         self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()  # gone with the last who is in
 
     def __len__(self) -> int:
@@ -34,7 +36,7 @@ class UserLocks:
 
     @asynccontextmanager
     async def hold(self, user_id: str) -> AsyncIterator[None]:
-        """First come, first served. Raises TooMany where it is not this one's turn in time."""
+        """First come, first served. Raises TooMany, or DatabaseUnavailable, where it is not this one's turn in time."""
         line = self._lines.setdefault(user_id, Line())
         await self._acquired(line)
         try:
@@ -44,16 +46,17 @@ class UserLocks:
 
     async def _acquired(self, line: Line) -> None:
         if line.waiting >= self._most_waiting:
-            raise crowded()
+            raise self._refusal()
         line.waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
                 await line.lock.acquire()
         except TimeoutError:
-            raise crowded() from None
+            raise self._refusal() from None
         finally:
             line.waiting -= 1
 
-
-def crowded() -> TooMany:
-    return TooMany("Other submissions of this user are under way.", retry_after_s=RETRY_S)
+    def _refusal(self) -> AtpError:
+        if not self._up():
+            return DatabaseUnavailable(AWAY_TEXT)
+        return TooMany("Other submissions of this user are under way.", retry_after_s=RETRY_S)

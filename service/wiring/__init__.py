@@ -39,9 +39,11 @@ from service.routes.tasks import TaskRoutes
 from service.routes.usage import UsageRoutes
 from service.routes.user_actions import UserActions
 from service.settings import Settings
+from service.state.redis import RedisState
 from service.tasks.oversight import Oversight
 from service.telemetry.loop import watch_loop
 from service.telemetry.metrics import Metrics
+from service.telemetry.sentry import ErrorReporter
 from service.wiring.cache import Caching
 from service.wiring.chats import Chats
 from service.wiring.docs import api_document
@@ -64,6 +66,15 @@ class Node:
     cache: Cache  # the answers that this node's routes keep
     revoked: Callable[[bytes], Awaitable[None]]  # tells every node that the key of this hash has changed
     streams: Streams  # requests under way, by their keys
+
+
+async def require_sound(settings: Settings) -> None:
+    """Raises SettingsError for what `open_node` would; connects to nothing."""
+    catalogue.load(settings)
+    networks(settings.trusted_proxies)
+    if settings.redis_url.get_secret_value():
+        await RedisState(settings, Metrics()).close()
+    ErrorReporter(settings, "", dropped=lambda: None).close()
 
 
 @asynccontextmanager

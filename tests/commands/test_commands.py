@@ -116,11 +116,21 @@ def test_serve_refuses_a_faulty_agents_file_once(
     assert "AGENTS_FILE" in done.stderr
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(
-    ("name", "value"), [("sentry_dsn", "garbage"), ("redis_url", "redis://h:abc/0"), ("host", "nope.invalid")]
+    ("name", "value"),
+    [
+        ("sentry_dsn", "garbage"),
+        ("redis_url", "redis://h:abc/0"),
+        ("trusted_proxies", "10.0.0.0/99"),
+        ("host", "nope.invalid"),
+    ],
 )
-def test_serve_refuses_what_it_cannot_use_in_one_line(database_url: str, redis_url: str, name: str, value: str) -> None:
-    done = atp("serve", **{"database_url": database_url, "redis_url": redis_url, name: value})
+def test_serve_refuses_what_it_cannot_use_in_one_line(
+    database_url: str, redis_url: str, name: str, value: str, processes: str
+) -> None:
+    settings = {"database_url": database_url, "redis_url": redis_url, name: value}
+    done = atp("serve", "--processes", processes, **settings)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert name.upper() in done.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlinePassed
+from service.tasks.lateness import Lateness
 from service.tasks.upkeep import Upkeep
 from tests.nodes import RunningNode, node_settings, running
 from tests.routes.test_tasks import ONE, TASKS, one, read, submit, until
@@ -20,6 +21,7 @@ from tests.waiting import eventually
 
 PASS = "UPDATE tasks SET deadline = now() RETURNING id"
 JOBS = "SELECT queue_name, count(*)::int FROM procrastinate_jobs GROUP BY queue_name ORDER BY 1"
+COUNT_JOBS = "SELECT count(*)::int FROM procrastinate_jobs WHERE args ->> 'task_id' = %s"
 FAILED = "atp_tasks_total", {"outcome": "failed", "task": "chat"}
 
 
@@ -114,6 +116,30 @@ async def test_a_scheduled_task_fails_at_its_deadline_and_gets_no_job(node: Runn
         await work.keep_time()
     assert await node.rows("SELECT status FROM tasks") == [("failed",)]
     assert await node.rows(JOBS) == []
+
+
+async def test_what_comes_due_does_not_wait_for_many_that_are_late(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await submit(node, {"tasks": [ONE | {"deadline": in_seconds(3600)}] * 250})
+    await node.rows("UPDATE tasks SET deadline = now() RETURNING id")
+    due = await one(node, not_before=in_seconds(3600))
+    ends, jobs_of_the_due = Lateness.end_some, list[Any]()
+
+    async def ended(self: Lateness) -> bool:
+        jobs_of_the_due.extend(await node.rows(COUNT_JOBS, due))
+        more = await ends(self)
+        await node.rows("UPDATE tasks SET not_before = now() WHERE deadline IS NULL RETURNING id")
+        return more
+
+    monkeypatch.setattr(Lateness, "end_some", ended)
+    async with upkeep(node.settings, kept_s=60) as work:
+        await work.keep_time()
+    assert jobs_of_the_due == [(0,), (1,), (1,)]
+    assert await node.rows("SELECT status, count(*)::int FROM tasks GROUP BY status ORDER BY 1") == [
+        ("failed", 250),
+        ("queued", 1),
+    ]
 
 
 async def test_two_workers_that_look_at_once_end_each_late_task_once(calling: RunningNode, receiver: Receiver) -> None:

@@ -128,6 +128,15 @@ async def test_a_run_whose_job_was_given_to_another_begins_nothing(
     assert len(model_server.bodies) == 1
 
 
+async def test_a_task_whose_taking_took_long_is_begun_a_second_time_and_counts_one_try(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "FRESH_S", 0.0)
+    async with working(node.settings):
+        task_id = await one(node)
+        assert (await until(node, task_id, "done"))["attempts"] == 1
+
+
 async def test_a_task_that_comes_while_a_worker_asks_for_work_does_not_wait_for_its_next_look(
     node: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

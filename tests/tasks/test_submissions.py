@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.db.pool import one_connection
-from service.errors import TooMany
+from service.errors import DatabaseUnavailable, TooMany
 from service.tasks.user_locks import UserLocks
 from tests.nodes import RunningNode, node_settings, running
 from tests.routes.test_tasks import ONE, submit
@@ -87,6 +87,14 @@ async def test_who_waits_too_long_is_refused_and_nobody_else() -> None:
             pass
     async with locks.hold("ana"):
         pass
+
+
+async def test_who_waits_behind_a_dead_database_hears_that_it_is_away() -> None:
+    locks = UserLocks(wait_s=0.05, most_waiting=10, up=lambda: False)
+    async with locks.hold("ana"):
+        with pytest.raises(DatabaseUnavailable):
+            async with locks.hold("ana"):
+                pass
 
 
 async def test_only_so_many_wait() -> None:
