@@ -40,6 +40,7 @@ tools: ## Install the tools that no wheel carries (apt, when root or sudo allows
 
 docs: $(RUN) ## Write the pages that are made from the code
 	.venv/bin/python -m service.setting_page
+	.venv/bin/python -m service.metric_page
 
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt

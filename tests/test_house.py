@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
-CAPABILITIES = ["admin", "agents", "cache", "keys", "limits", "live", "presence", "tasks", "usage"]
+CAPABILITIES = ["admin", "agents", "cache", "fleet", "keys", "limits", "live", "presence", "tasks", "usage"]
 GROUND = ["errors", "plain_url", "pages", "settings", "setting_types", "telemetry", "devices"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "pages": ["errors"],
     "settings": ["errors", "setting_types"],
     "setting_page": ["settings"],
+    "metric_page": ["telemetry"],
     "telemetry": ["errors", "settings", "devices"],
     "background": [],
     "db": ["background", *GROUND],

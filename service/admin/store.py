@@ -18,6 +18,10 @@ SELECT_ACTION = """
 SELECT id, user_id, key_prefix, action, target, details, request_id, idempotency_key, body_digest
 FROM admin_audit WHERE user_id = %s AND idempotency_key = %s"""
 
+SELECT_MOMENTS = """
+SELECT coalesce((SELECT extract(epoch FROM max(at)) FROM admin_audit WHERE action = 'broadcast'), 0)::float8,
+       coalesce((SELECT extract(epoch FROM max(at)) FROM backups), 0)::float8"""
+
 
 @dataclass(frozen=True)
 class AuditRow:
@@ -44,3 +48,10 @@ async def insert_action(connection: Connection, row: AuditRow) -> bool:
 async def select_action(connection: Connection, user_id: str, idempotency_key: str) -> AuditRow | None:
     async with connection.cursor(row_factory=class_row(AuditRow)) as cursor:
         return await (await cursor.execute(SELECT_ACTION, (user_id, idempotency_key))).fetchone()
+
+
+async def select_moments(connection: Connection) -> tuple[float, float]:
+    """When a broadcast was last ordered, and a backup last recorded, as Unix time; 0: never."""
+    row = await (await connection.execute(SELECT_MOMENTS)).fetchone()
+    assert row is not None  # noqa: S101 - a row without a table; mypy cannot know
+    return row[0], row[1]

@@ -69,7 +69,7 @@ class Runner:
                     if waiting:
                         waiting = False
                         waited_s = time.perf_counter() - started
-                        self._metrics.model_first_chunk.labels(*labels(question)[1:]).observe(waited_s)
+                        self._metrics.model_first_chunks(*labels(question)[1:]).observe(waited_s)
                     if isinstance(item, Answer):
                         call.answer = item
                     yield item
@@ -90,7 +90,7 @@ class Runner:
             error_type = "cancelled"
             raise
         finally:
-            self._metrics.model_duration.labels(*names, error_type).observe(time.perf_counter() - started)
+            self._metrics.model_durations(*names, error_type).observe(time.perf_counter() - started)
             self._finish(call, names)
 
     def _finish(self, call: "Call", names: tuple[str, str, str]) -> None:
@@ -102,8 +102,8 @@ class Runner:
         call.span.set_attributes(attributes)
         if call.answer:
             tokens = call.answer.tokens
-            self._metrics.model_tokens.labels(*names, "input").observe(tokens.input)
-            self._metrics.model_tokens.labels(*names, "output").observe(tokens.output)
+            self._metrics.model_token_counts(*names, "input").observe(tokens.input)
+            self._metrics.model_token_counts(*names, "output").observe(tokens.output)
             usage = {"gen_ai.usage.input_tokens": tokens.input, "gen_ai.usage.output_tokens": tokens.output}
             call.span.set_attributes(usage)
         call.span.end()

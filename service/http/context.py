@@ -1,6 +1,5 @@
 """The outermost middleware: request id, span, metrics, access log, and the last word on errors nobody foresaw."""
 
-import functools
 import random
 import re
 import time
@@ -69,8 +68,7 @@ class Context:
 
     def __init__(self, app: ASGIApp, observers: Observers) -> None:
         self._app, self._observers = app, observers
-        # Looking a child up costs more than observing with it; the label sets are few (methods x routes x statuses).
-        self._durations = functools.lru_cache(2048)(observers.metrics.http_duration.labels)
+        self._durations = observers.metrics.http_durations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

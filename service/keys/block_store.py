@@ -29,6 +29,7 @@ DELETE_BLOCK = "DELETE FROM blocks WHERE kind = %s AND subject = %s RETURNING un
 SELECT_BLOCKS = """
 SELECT kind, subject, extract(epoch FROM until - now())::float8, reason
 FROM blocks WHERE until > now() ORDER BY until DESC LIMIT %s"""
+COUNT_BLOCKS = "SELECT kind, count(*)::float8 FROM blocks WHERE until > now() GROUP BY kind"
 SELECT_PAGE = """
 SELECT kind, subject, until, reason, blocked_by, at
 FROM blocks WHERE until > now() AND (kind, subject) > (%s, %s) ORDER BY kind, subject LIMIT %s"""
@@ -78,6 +79,12 @@ async def select_blocks(connection: Connection, limit: int = MOST_BLOCKS) -> Asy
         await cursor.execute(SELECT_BLOCKS, (limit,))
         async for kind, subject, left_s, reason in cursor:
             yield Subject(kind, subject), left_s, reason
+
+
+async def count_blocks(connection: Connection) -> dict[str, float]:
+    """Those in force, by kind; every kind is there."""
+    found = await (await connection.execute(COUNT_BLOCKS)).fetchall()
+    return {**dict.fromkeys(KINDS, 0.0), **dict(found)}
 
 
 async def select_page(connection: Connection, after: tuple[str, str], limit: int) -> list[BlockRow]:

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any, Protocol, cast
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from service.devices import DEVICES, Device
 from service.live.bus_entries import Seq
 from service.live.messages import Push
-from service.live.places import Places
+from service.live.places import Places, within
 from service.live.protocol import Close, Gap, ServerMessage, frame_of
 from service.live.socket import Socket
 
@@ -37,6 +37,8 @@ class Observed(Protocol):
     def left(self, device: Device) -> None: ...
 
     def sent(self, type_: str, messages: int, message_bytes: int) -> None: ...
+
+    def dropped(self, reason: str) -> None: ...
 
 
 def unheard(key_hash: bytes, ends_at: float | None) -> None:
@@ -105,12 +107,20 @@ class Hub:
         frame = self.frame(message, seq)
         for number, socket in enumerate(targets, 1):
             if place is None or place > socket.floor:
-                socket.push(frame)
+                self._send(socket, frame)
             if number % BURST == 0:
                 await asyncio.sleep(0)
         self._observed.sent(message.type, len(targets), len(frame) * len(targets))
         self.reached = seq or self.reached
         return tick
+
+    def _send(self, socket: Socket, frame: bytes) -> None:
+        if dropped := socket.push(frame):
+            self._observed.dropped(dropped)
+
+    def queue_bytes(self) -> int:
+        """What the sockets' readers have yet to take; may be asked from another thread."""
+        return sum(socket.link.unread() for socket in list(self._sockets.values()))
 
     def frame(self, message: Push, seq: str | None) -> bytes:
         """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
@@ -182,7 +192,7 @@ class Hub:
         frame = frame_of(Gap(type="gap", seq=position or None))
         joined = [socket for socket in self._sockets.values() if socket.tick]  # the others will hear in their `ready`
         for number, socket in enumerate(joined, 1):
-            socket.push(frame)
+            self._send(socket, frame)
             if number % BURST == 0:
                 await asyncio.sleep(0)
 
@@ -228,14 +238,6 @@ class Hub:
             "limit": self.places.caps.node,
             "draining": self.draining,
         }
-
-
-def within(address: str, network: IPv4Network | IPv6Network) -> bool:
-    """False for a peer that has no address (a Unix socket)."""
-    try:
-        return ip_address(address) in network
-    except ValueError:
-        return False
 
 
 def as_sent(message: Push, **place: str) -> ServerMessage:

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TypeVar
 
 from service.live.protocol import Close
@@ -61,6 +62,14 @@ class Places:
         self.taken -= 1
         less(self._keys, key_hash)
         less(self._addresses, address)
+
+
+def within(address: str, network: IPv4Network | IPv6Network) -> bool:
+    """False for a peer that has no address (a Unix socket)."""
+    try:
+        return ip_address(address) in network
+    except ValueError:
+        return False
 
 
 def less(counter: Counter[Name], name: Name) -> None:

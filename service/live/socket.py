@@ -28,6 +28,8 @@ class Link(Protocol):
 
     def abort(self) -> None: ...
 
+    def unread(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -115,10 +117,15 @@ class Socket:
         self.last_message = self._loop.time()
         self._alive(self.last_message)
 
-    def push(self, frame: bytes) -> None:
-        """Send without waiting; a reader that is too far behind is cut off, for its own good and everybody's."""
-        if not self.ended_by and self.link.push(frame) > self._patience.queue_bytes:
+    def push(self, frame: bytes) -> str:
+        """Send without waiting; a reader that is too far behind is cut off, for its own good and everybody's. Why it
+        will not arrive, one of labels.WS_DROPPED; empty where nothing speaks against it."""
+        if self.ended_by:
+            return "closing"
+        if self.link.push(frame) > self._patience.queue_bytes:
             self.cut("slow_reader")
+            return "slow_reader"
+        return ""
 
     def cut(self, why: str) -> None:
         """End without a word: it is dead, or does not read."""

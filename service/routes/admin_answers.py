@@ -38,6 +38,7 @@ class Card(TypedDict):
     rss_bytes: int
     uptime_s: float
     load_1m: float
+    presence_drift: float
 
 
 class PoolStats(TypedDict):

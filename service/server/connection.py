@@ -47,9 +47,9 @@ class Connection(Wire):
     def __init__(self, host: Host, reader: ClientReader, writer: asyncio.StreamWriter) -> None:
         self._limits = host.limits
         self._loop = asyncio.get_running_loop()
-        self._reader = reader
-        self._writer = writer
+        self._reader, self._writer = reader, writer
         self._transport = writer.transport
+        self.unread = writer.transport.get_write_buffer_size  # bytes that the client has not taken yet
         self._calls = Calls(host.count)
         self._held = b""
         self._written_bytes = 0
@@ -137,7 +137,7 @@ class Connection(Wire):
         if data and not self._closing and not self._transport.is_closing():
             self._transport.write(data)
             self._written_bytes += len(data)
-        waiting = self._transport.get_write_buffer_size()
+        waiting = self.unread()
         if waiting and self._stall_timer is None:
             self._watch_writes(-1)
         return waiting
@@ -148,7 +148,7 @@ class Connection(Wire):
         self._stall_timer = self._loop.call_later(delay_s, self._check_writes, taken_bytes)
 
     def _check_writes(self, taken_before: int) -> None:
-        waiting = self._transport.get_write_buffer_size()
+        waiting = self.unread()
         taken = self._written_bytes - waiting - unacknowledged_bytes(self._writer)
         if not waiting:
             self._stall_timer = None

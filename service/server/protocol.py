@@ -37,6 +37,7 @@ class Wire(Protocol):
     context: WorkerContext
     addresses: tuple[Address, Address]  # the client's, ours
     count: Callable[[str], None]
+    unread: Callable[[], int]
 
     async def send(self, event: Event) -> None: ...
 

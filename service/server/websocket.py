@@ -32,6 +32,8 @@ class FrameSink(Protocol):
 
     def push(self, data: bytes) -> int: ...
 
+    def unread(self) -> int: ...
+
     def abort(self) -> None: ...
 
 
@@ -134,6 +136,11 @@ class WebSocket(WSStream):
         if self.closed or self.state is not ASGIWebsocketState.CONNECTED:
             raise ClientGone("the WebSocket is closed")
         await self.send(Data(STREAM_ID, frame))
+
+    def unread(self) -> int:
+        """Bytes that the client has yet to take; 0 once the connection is over. Any thread may ask."""
+        sink: FrameSink | None = vars(self).get("_sink")
+        return sink.unread() if sink and self.state is ASGIWebsocketState.CONNECTED else 0
 
     def abort(self) -> None:
         """Cut the connection: nothing more is sent, not even a close frame."""

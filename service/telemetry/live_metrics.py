@@ -2,7 +2,7 @@
 
 from service.devices import DEVICES
 from service.telemetry.instruments import Instruments
-from service.telemetry.labels import BUS_DIRECTIONS, BUS_KINDS, WS_HANDSHAKES, WS_IN, WS_LIFE_S, WS_OUT
+from service.telemetry.labels import BUS_DIRECTIONS, BUS_KINDS, WS_DROPPED, WS_HANDSHAKES, WS_IN, WS_LIFE_S, WS_OUT
 
 
 class LiveMetrics(Instruments):
@@ -10,7 +10,6 @@ class LiveMetrics(Instruments):
         super().__init__()
         self._bus()
         self._sockets()
-        self._presence()
 
     def _bus(self) -> None:
         """The stream between nodes."""
@@ -31,6 +30,8 @@ class LiveMetrics(Instruments):
 
     def _sockets(self) -> None:
         self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
+        self.ws_limit = self._gauge("atp_ws_connections_max", "WebSockets that this node takes at the most")
+        self.ws_queue = self._gauge("atp_ws_send_queue_bytes", "Bytes sent to WebSockets that wait for their readers")
         self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
         self.ws_disconnects = self._counter(
             "atp_ws_disconnects",
@@ -41,14 +42,17 @@ class LiveMetrics(Instruments):
             "atp_ws_connection_duration_seconds", "How long a WebSocket lived", buckets=WS_LIFE_S
         )
         self.ws_messages = self._counter("atp_ws_messages", "WebSocket messages", "direction", "type")
+        self.ws_dropped = self._counter(
+            "atp_ws_messages_dropped",
+            "Pushes that a socket did not get: its reader was too far behind and cut off, or it was being closed",
+            "reason",
+        )
         self.ws_bytes = self._counter("atp_ws_message_bytes", "Bytes of WebSocket messages", "direction")
         self.ws_handle = self._histogram("atp_ws_handle_duration_seconds", "Time to take in a client message", "type")
         self.ws_rtt = self._histogram("atp_ws_ping_rtt_seconds", "From a ping to its pong")
         self._known(self.ws_connections, DEVICES)
         self._known(self.ws_handshakes, WS_HANDSHAKES)
+        self._known(self.ws_dropped, WS_DROPPED)
         for direction, types in (("in", WS_IN), ("out", WS_OUT)):
             self._known(self.ws_bytes, [direction])
             self._known(self.ws_messages, [direction], types)
-
-    def _presence(self) -> None:
-        self.presence_drift = self._gauge("atp_presence_drift", "Difference between counters and a recount, expected 0")

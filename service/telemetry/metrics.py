@@ -2,22 +2,27 @@
 
 Names follow OpenTelemetry's semantic conventions in Prometheus form where one exists, else `atp_…`. One process is one
 scrape target, so each process has one `Metrics` with a registry of its own, built in `wiring/`. A metric is added
-here first, or to the group it belongs to: `live_metrics.py`, `work_metrics.py`. Label values come from closed sets
-(`labels.py`) or route templates; never an id.
+here first, or to the group it belongs to: `live_metrics.py`, `work_metrics.py`, `fleet_metrics.py`. Label values come
+from closed sets (`labels.py`), configuration or route templates, of which so many are kept apart; never an id.
 """
 
-import functools
 from collections.abc import Callable
 
 import prometheus_client
 from prometheus_client import Info, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
+from service.telemetry.bounded import OTHER
+from service.telemetry.fleet_metrics import FleetCollector, Snapshot
 from service.telemetry.labels import (
     AUTH_FAILURES,
     BLOCKED,
     CONNECTIONS_CUT,
+    DB_S,
+    DB_SERIES,
     DEPENDENCIES,
+    HTTP_S,
+    HTTP_SERIES,
     LIMIT_CHECK_S,
     RATE_POLICIES,
     TELEMETRY_SIGNALS,
@@ -25,8 +30,6 @@ from service.telemetry.labels import (
 )
 from service.telemetry.live_metrics import LiveMetrics
 from service.telemetry.work_metrics import WorkMetrics
-
-OPERATIONS = 256  # more than there are
 
 
 class Metrics(LiveMetrics, WorkMetrics):
@@ -45,6 +48,11 @@ class Metrics(LiveMetrics, WorkMetrics):
             "http_server_request_duration_seconds",
             "Time from the request's head to the answer's last byte; route is the template, `unmatched` when none fits",
             *("http_request_method", "http_route", "http_response_status_code"),
+            buckets=HTTP_S,
+        )
+        # The status stays, for what fails must not be lost among what does not.
+        self.http_durations = self._bounded(
+            self.http_duration, HTTP_SERIES, lambda method, route, status: ("_OTHER", OTHER, status)
         )
         self.http_active = self._gauge("http_server_active_requests", "Requests being answered")
         self.connections_cut = self._counter("atp_connections_cut", "Connections ATP ended to protect itself", "reason")
@@ -69,10 +77,12 @@ class Metrics(LiveMetrics, WorkMetrics):
 
     def _dependencies(self) -> None:
         self.db_duration = self._histogram(
-            "db_client_operation_duration_seconds", "Time of one PostgreSQL or Redis operation", "system", "operation"
+            "db_client_operation_duration_seconds",
+            "Time of one PostgreSQL or Redis operation",
+            *("system", "operation"),
+            buckets=DB_S,
         )
-        # Its children, each looked up once: that costs more than observing, and every request does it several times.
-        self.db_durations = functools.lru_cache(OPERATIONS)(self.db_duration.labels)
+        self.db_durations = self._bounded(self.db_duration, DB_SERIES, lambda system, _: (system, OTHER))
         self.pool_connections = self._gauge(
             "db_client_connection_count", "Connections, by state idle or used", "pool", "state"
         )
@@ -96,6 +106,10 @@ class Metrics(LiveMetrics, WorkMetrics):
         self.build.info({"version": version, "revision": revision})
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def observe_fleet(self, current: Callable[[], Snapshot | None]) -> None:
+        """Export what `current()` gives at each scrape."""
+        self.registry.register(FleetCollector(current))
 
     def observe_pool(self, pool: str, stats: Callable[[], dict[str, int]]) -> None:
         """Read a connection pool's gauges from `stats()` at each scrape: keys idle, used, max, pending."""

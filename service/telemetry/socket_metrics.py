@@ -40,5 +40,8 @@ class SocketMetrics:
         self._metrics.ws_messages.labels("out", type_).inc(messages)
         self._metrics.ws_bytes.labels("out").inc(message_bytes)
 
+    def dropped(self, reason: str) -> None:
+        self._metrics.ws_dropped.labels(reason).inc()
+
     def rtt(self, seconds: float) -> None:
         self._metrics.ws_rtt.observe(seconds)

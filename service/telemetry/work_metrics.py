@@ -1,10 +1,13 @@
 """The catalogue's side of what is answered and accounted for: models, the cache, usage, tasks."""
 
+from service.telemetry.bounded import OTHER
 from service.telemetry.instruments import Instruments
 from service.telemetry.labels import (
     CACHE_RESULTS,
     CACHES,
+    CHUNK_SERIES,
     MODEL_LATENCY_S,
+    MODEL_SERIES,
     TASK_OUTCOMES,
     TASK_QUEUES,
     TASK_RUN_S,
@@ -32,11 +35,17 @@ class WorkMetrics(Instruments):
             *(*model, "error_type"),
             buckets=MODEL_LATENCY_S,
         )
+        self.model_durations = self._bounded(
+            self.model_duration, MODEL_SERIES, lambda operation, _, __, error: (operation, OTHER, OTHER, error)
+        )
         self.model_tokens = self._histogram(
             "gen_ai_client_token_usage",
             "Tokens of one model call, by token_type input or output",
             *(*model, "token_type"),
             buckets=TOKENS,
+        )
+        self.model_token_counts = self._bounded(
+            self.model_tokens, MODEL_SERIES, lambda operation, _, __, token_type: (operation, OTHER, OTHER, token_type)
         )
         self.model_first_chunk = self._histogram(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -44,6 +53,7 @@ class WorkMetrics(Instruments):
             *("provider", "model"),
             buckets=MODEL_LATENCY_S,
         )
+        self.model_first_chunks = self._bounded(self.model_first_chunk, CHUNK_SERIES)
 
     def _cache(self) -> None:
         self.cache_requests = self._counter(

@@ -47,6 +47,7 @@ from service.telemetry.sentry import ErrorReporter
 from service.wiring.cache import Caching
 from service.wiring.chats import Chats
 from service.wiring.docs import api_document
+from service.wiring.fleet import open_fleet
 from service.wiring.ground import Ground, open_ground
 from service.wiring.limits import Limits
 from service.wiring.live import Live
@@ -95,6 +96,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         caching = Caching(ground)
         live = Live(ground, caching.flushes.heard)
         live.start()
+        open_fleet(ground, live.tracker)
         limits = Limits(ground, live.tracker)
         runner = Runner(agents, client, ground.metrics, ground.observers.tracer)
         chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)

@@ -58,13 +58,16 @@ class Live:
         caps = Caps(settings.max_websocket_connections, settings.websockets_per_key, settings.websockets_per_address)
         self.metrics = SocketMetrics(ground.metrics)
         self.hub = Hub(Places(caps), self.metrics)
+        ground.metrics.ws_limit.set(caps.node)
+        ground.metrics.ws_queue.set_function(self.hub.queue_bytes)
         self.streams = Streams()
         self.watches = Watches(lambda: self.hub.draining)
         self.system = SystemStats(ground.started)
         self.blocks = Blocks(ground.db, ran=ground.watched("blocks"))
         self.verifier = key_verifier(ground)
         self.tickets = tickets(ground)
-        self.tracker = tracker(ground, self.card)
+        self._drift = 0.0
+        self.tracker = tracker(ground, self.card, self._drifted)
         self.bus = self._bus()
 
     def _bus(self) -> Bus:
@@ -72,6 +75,9 @@ class Live:
         dispatch = Dispatch(ground.name, self.hub, self.blocks.heard, self._heard_flush, self.watches)
         shared = RedisBusLog(ground.redis, ground.waiting) if ground.redis and ground.waiting else None
         return Bus(dispatch.deliver, shared, ground.breaker, ground.metrics, on_gap=self._tell_gap)
+
+    def _drifted(self, drift: float) -> None:
+        self._drift = drift
 
     async def _tell_gap(self) -> None:
         self.watches.doubt()
@@ -119,6 +125,7 @@ class Live:
             "rss_bytes": process["rss_bytes"],
             "uptime_s": process["uptime_s"],
             "load_1m": machine["load_1m"],
+            "presence_drift": self._drift,
         }
 
     async def let_go(self) -> None:
@@ -132,11 +139,11 @@ def tickets(ground: Ground) -> Tickets:
     return Tickets(Failover[TicketStore](ground.breaker, shared, MemoryTickets()))
 
 
-def tracker(ground: Ground, card: Callable[[], dict[str, Any]]) -> Tracker:
+def tracker(ground: Ground, card: Callable[[], dict[str, Any]], drift: Callable[[float], None]) -> Tracker:
     settings = ground.settings
     zone = ZoneInfo(settings.presence_zone)
     memory = MemoryPresence(zone)
     fleet = RedisPresence(ground.redis, zone, settings.presence_shards) if ground.redis else None
     presence = Failover[Presence](ground.breaker, fleet, memory)
     audited = ground.watched("presence-audit") if fleet else unwatched
-    return Tracker(presence, memory, fleet, card=card, drift=ground.metrics.presence_drift.set, audited=audited)
+    return Tracker(presence, memory, fleet, card=card, drift=drift, audited=audited)

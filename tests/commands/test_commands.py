@@ -99,7 +99,7 @@ def test_a_place_for_callbacks_that_allows_nothing_stops_the_start(command: tupl
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database_url: str, redis_url: str) -> None:
     for processes in ("1", "2"):
         done = atp("serve", "--processes", processes, database_url=empty_database_url, redis_url=redis_url)
-        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 11 migration(s): run `atp migrate`\n")
+        assert (done.returncode, done.stderr) == (1, "atp: the database lacks 12 migration(s): run `atp migrate`\n")
     listed = atp("users", "list", database_url=empty_database_url)
     assert listed.stderr == "atp: the database has no tables yet: run `atp migrate`\n"
 

@@ -27,6 +27,9 @@ class Line:
         self.frames.append(frame)
         return self.waiting
 
+    def unread(self) -> int:
+        return self.waiting
+
     async def write(self, frame: bytes) -> None:
         self.frames.append(frame)
 
