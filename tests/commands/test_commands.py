@@ -23,6 +23,7 @@ MIGRATIONS = (
     "task_oversight",
     "scheduled_tasks",
     "task_deadlines",
+    "moments",
 )
 
 
@@ -168,7 +169,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
         sentry_dsn="http://nohost",
     )
     assert done.returncode == 1
-    assert "FAULT  PostgreSQL: 11 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
+    assert "FAULT  PostgreSQL: 12 migration(s) not applied\n       -> run `atp migrate`" in done.stderr
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr
