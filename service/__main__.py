@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     worker.add_argument("--queues", nargs="+", choices=queues, help="only of these queues (default: of all)")
     worker.set_defaults(run=commands.worker)
 
+    bridge = sub.add_parser("alert-bridge", help="pass Alertmanager's alerts on to Sentry, until it is stopped")
+    bridge.set_defaults(run=commands.alert_bridge)
+
     dev = sub.add_parser("dev", help="run everything here: embedded PostgreSQL, Valkey and a small model")
     dev.set_defaults(run=commands.dev)
 

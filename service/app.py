@@ -11,6 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from service.http.context import Context, Observers
 from service.http.handshake import SocketEndpoint
 from service.http.operation import Operation, route
+from service.http.plain_context import PlainContext, PlainObservers
 from service.http.problems import EXCEPTION_HANDLERS
 from service.http.ratelimit import Gate
 from service.http.table import Table
@@ -20,6 +21,7 @@ from service.routes.admin_cache import AdminCacheRoutes
 from service.routes.admin_requests import BroadcastRequest, DisconnectRequest
 from service.routes.admin_tasks import AdminTaskRoutes
 from service.routes.admin_users import UserRoutes
+from service.routes.alerts import AlertRoutes
 from service.routes.catalogue import CatalogueRoutes
 from service.routes.chat import ChatRoutes
 from service.routes.chat_requests import BatchRequest, ChatRequest
@@ -140,3 +142,12 @@ def public_app(
 def private_app(private: PrivateRoutes) -> Starlette:
     """What the private port serves, to the scraper and the orchestrator only."""
     return Starlette(routes=private.routes())
+
+
+def bridge_app(alerts: AlertRoutes, private: PrivateRoutes, observers: PlainObservers) -> Starlette:
+    """What the alert bridge serves, to Alertmanager, the scraper and the orchestrator only."""
+    return Starlette(
+        middleware=[Middleware(PlainContext, observers)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        routes=[*alerts.routes(), *private.routes()],
+    )

@@ -48,6 +48,13 @@ async def worker(arguments: Namespace, settings: Settings) -> int:
     return 0
 
 
+async def alert_bridge(arguments: Namespace, settings: Settings) -> int:
+    from service.bridging import bridge
+
+    await bridge(settings)
+    return 0
+
+
 async def dev(arguments: Namespace, settings: Settings) -> int:
     from service.embedded.dev import run
 

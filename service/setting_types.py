@@ -84,6 +84,14 @@ def webhook_secrets(value: SecretStr) -> SecretStr:
     return value
 
 
+def bearer_token(value: SecretStr) -> SecretStr:
+    """A token as RFC 6750 (2.1) has it, too long to be guessed; or empty."""
+    token = value.get_secret_value()
+    if token and not re.fullmatch(rf"[A-Za-z0-9._~+/-]{{{SHORTEST_SECRET},512}}=*", token):
+        raise ValueError(f"must be {SHORTEST_SECRET} or more letters, digits and -._~+/, as of `openssl rand -hex 32`")
+    return value
+
+
 def postgresql_url(value: SecretStr) -> SecretStr:
     """What libpq understands; its own complaint is not shown, because it quotes the password."""
     try:
@@ -107,6 +115,7 @@ Url = Annotated[str, AfterValidator(web_address)]
 Beginnings = Annotated[Names, AfterValidator(beginnings)]
 OneLine = Annotated[SecretStr, AfterValidator(one_line)]
 WebhookSecrets = Annotated[SecretStr, AfterValidator(webhook_secrets)]
+BearerToken = Annotated[SecretStr, AfterValidator(bearer_token)]
 PostgresqlUrl = Annotated[SecretStr, AfterValidator(postgresql_url)]
 Zone = Annotated[str, AfterValidator(zone)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.errors import SettingsError
 from service.setting_types import (
+    BearerToken,
     Beginnings,
     Count,
     Months,
@@ -33,7 +34,9 @@ from service.setting_types import (
     read_secret,
 )
 
-SECRETS = frozenset({"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn", "task_callback_secret"})
+SECRETS = frozenset(
+    {"database_url", "redis_url", "openai_api_key", "providers", "sentry_dsn", "task_callback_secret", "bridge_token"}
+)
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -217,6 +220,12 @@ class Settings(BaseSettings):
         1.0, description="Share of traces kept when the caller sent no traceparent"
     )
     sentry_dsn: SecretStr = Field(SecretStr(""), description="Sentry project; empty: errors are only logged")
+
+    bridge_host: str = Field("127.0.0.1", description="Address that `atp alert-bridge` listens on")
+    bridge_port: Port = Field(9095, description="Its port: /alerts for Alertmanager, /metrics, /livez, /readyz")
+    bridge_token: BearerToken = Field(
+        SecretStr(""), description="What Alertmanager sends it as bearer token: 24 characters or more"
+    )
 
 
 def load(**overrides: Any) -> Settings:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
 # A room may import from the rooms on its own line's right, and from itself.
-CAPABILITIES = ["admin", "agents", "cache", "fleet", "keys", "limits", "live", "presence", "tasks", "usage"]
+CAPABILITIES = ["admin", "agents", "alerting", "cache", "fleet", "keys", "limits", "live", "presence", "tasks", "usage"]
 GROUND = ["errors", "plain_url", "pages", "settings", "setting_types", "telemetry", "devices"]
 MAY_IMPORT: dict[str, list[str]] = {
     "errors": [],
@@ -41,12 +41,14 @@ MAY_IMPORT: dict[str, list[str]] = {
     "server": ["settings"],
     "wiring": ["app", "background", "routes", "http", *CAPABILITIES, "state", "db", *GROUND],
     "working": ["background", "serving", "wiring", "server", *GROUND],
+    "bridging": ["serving", "wiring", "server", *GROUND],
     "serving": ["wiring", "server", "db", *GROUND],
     "embedded": ["serving", "server", "keys", "db", "background", "errors", "settings"],
     "doctor": ["agents", "db", "state", *GROUND],
     "commands": [
         "agents",
         "embedded",
+        "bridging",
         "serving",
         "working",
         "wiring",

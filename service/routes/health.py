@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from service.telemetry.metrics import Metrics
+from service.telemetry.instruments import Instruments
 
 
 async def healthz(_: Request) -> Response:
@@ -21,7 +21,9 @@ class PrivateRoutes:
     """What the private port serves. `checks` gives each dependency's state, for people; it does not decide readiness:
     with a dependency away every node would leave the load balancer at once, and ATP is built to go on without it."""
 
-    def __init__(self, metrics: Metrics, draining: Callable[[], bool], checks: Callable[[], dict[str, bool]]) -> None:
+    def __init__(
+        self, metrics: Instruments, draining: Callable[[], bool], checks: Callable[[], dict[str, bool]]
+    ) -> None:
         self._metrics, self._draining, self._checks = metrics, draining, checks
 
     def routes(self) -> list[Route]:

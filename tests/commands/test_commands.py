@@ -29,7 +29,7 @@ MIGRATIONS = (
 
 def test_help_names_every_command_and_where_settings_are() -> None:
     shown = atp("--help").stdout
-    for command in ("serve", "worker", "dev", "migrate", "users", "keys", "doctor", "openapi"):
+    for command in ("serve", "worker", "alert-bridge", "dev", "migrate", "users", "keys", "doctor", "openapi"):
         assert re.search(rf"^ +{command} ", shown, re.MULTILINE)
     assert "docs/settings.md" in shown
 

@@ -1,0 +1,1 @@
+"""Alerts on their way to on-call: from Alertmanager's webhook to Sentry."""

@@ -1,0 +1,104 @@
+"""The bridge: a group of alerts is acknowledged once Sentry has all of its news.
+
+1. An alert with the label `check_in` that fires is a check-in of that monitor, each time; resolved it is nothing: the
+   silence is the news, and Sentry hears it.
+2. What was told already is passed over (`told.py`).
+3. Every other alert is an event, at most EVENTS_PER_MINUTE. What is over that, or not taken, is not acknowledged:
+   Alertmanager sends the group again, and only what is still missing is told then.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+from prometheus_client import Counter
+
+from service.alerting import events
+from service.alerting.ingest import Refused, SentryIngest
+from service.alerting.told import Told
+from service.alerting.webhook import Alert, Notification
+from service.errors import Unavailable
+from service.telemetry.bridge_metrics import BridgeMetrics
+from service.telemetry.sentry import Allowance
+
+log = structlog.get_logger()
+
+# Sentry's quota is for what nobody expected, too; an alert a second for a minute is a storm that grouping should tame.
+EVENTS_PER_MINUTE = 60
+# Within Alertmanager's own patience (`group_interval`, 10 s at the least), the wait for an earlier group included.
+NOTIFICATION_S = 8.0
+AGAIN_S = 5.0
+MINUTE_S = 60.0
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Bridge:
+    """`sender` has the release and environment that events carry."""
+
+    def __init__(
+        self,
+        sentry: SentryIngest,
+        metrics: BridgeMetrics,
+        sender: dict[str, str],
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._sentry, self._metrics, self._sender, self._now = sentry, metrics, sender, now
+        self._told, self._allowance = Told(), Allowance(EVENTS_PER_MINUTE)
+        # Two Alertmanagers tell the same at the same time: the second must find what the first told.
+        self._one_at_a_time = asyncio.Lock()
+
+    async def take(self, group: Notification) -> None:
+        """Return once Sentry has taken all of its news.
+
+        Raises:
+            Unavailable: some of it is still to be told; what was, is remembered.
+        """
+        try:
+            async with asyncio.timeout(NOTIFICATION_S), self._one_at_a_time:
+                for alert in group.alerts:
+                    await self._tell(alert, group)
+        except TimeoutError:
+            raise Unavailable("Sentry is too slow.", retry_after_s=AGAIN_S) from None
+
+    async def _tell(self, alert: Alert, group: Notification) -> None:
+        if alert.monitor is not None:
+            await self._check_in(alert, alert.monitor)
+            return
+        news = (alert.fingerprint, alert.status, alert.starts_at.isoformat())
+        if news in self._told:
+            return
+        if not self._allowance.take():
+            self._metrics.alerts.labels("failed").inc()
+            raise Unavailable("So many alerts a minute are enough.", retry_after_s=MINUTE_S)
+        event = events.event(alert, group, self._now(), self._sender)
+        outcome = await self._sent(alert, self._metrics.alerts, self._sentry.event(event))
+        self._told.add(news)
+        log.info("alert.told", alert=alert.name, status=alert.status, level=event["level"], outcome=outcome)
+
+    async def _check_in(self, alert: Alert, monitor: str) -> None:
+        if alert.status == "resolved":
+            return
+        if not events.MONITOR.fullmatch(monitor):
+            log.error("alert.refused", alert=alert.name, reason="check_in is no slug of a monitor")
+            self._metrics.check_ins.labels("failed").inc()
+            return
+        await self._sent(alert, self._metrics.check_ins, self._sentry.check_in(events.check_in(monitor, self._sender)))
+
+    async def _sent(self, alert: Alert, counter: Counter, sending: Awaitable[None]) -> str:
+        """What became of it: sent, or refused, which no second try would change. Raises Unavailable."""
+        try:
+            await sending
+        except Refused as refusal:
+            log.error("alert.refused", alert=alert.name, reason=f"Sentry answered {refusal.status}")
+            outcome = "refused" if counter is self._metrics.alerts else "failed"
+        except (Unavailable, asyncio.CancelledError):
+            counter.labels("failed").inc()
+            raise
+        else:
+            outcome = "sent"
+        counter.labels(outcome).inc()
+        return outcome
