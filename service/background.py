@@ -18,6 +18,10 @@ def unwatched() -> None:
     """Nobody asks when a periodic work last came to its end."""
 
 
+def unreported(error: Exception, work: str) -> None:
+    """Nobody is told, beside the log."""
+
+
 class Counter(Protocol):
     def inc(self) -> None: ...
 
@@ -25,8 +29,8 @@ class Counter(Protocol):
 class Background:
     """`async with Background(failures) as background: background.start("ledger", ledger.run)`."""
 
-    def __init__(self, failures: Counter) -> None:
-        self._failures = failures
+    def __init__(self, failures: Counter, report: Callable[[Exception, str], None] = unreported) -> None:
+        self._failures, self._report = failures, report
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -42,6 +46,7 @@ class Background:
             except Exception as error:  # the loop that outlives every fault: logged and counted
                 self._failures.inc()
                 log.error("background.failed", task=name, exc_info=error)
+                self._report(error, name)
                 await asyncio.sleep(RESTART_AFTER_S)
 
     async def __aenter__(self) -> "Background":

@@ -13,7 +13,6 @@ from service.agents import catalogue
 from service.agents.openai_client import OpenAIClient
 from service.agents.runner import Runner
 from service.app import Handlers, operations, private_app, public_app
-from service.background import Background
 from service.cache.store import Cache
 from service.http.address import Callers, networks
 from service.http.auth import Authenticator
@@ -102,7 +101,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         chats = Chats(ground, agents, runner, caching, ledger, limits.slots, live.streams)
         serve_tasks = await tasks_beside(ground, chats, live) if settings.node_tasks else None
         node = make_node(ground, live, limits, caching, chats)
-        background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
+        background = await stack.enter_async_context(ground.background())
         for name, work in ground.work.items():
             background.start(name, work)
         if serve_tasks:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from service.background import Ran
+from service.background import Background, Ran
 from service.db.pool import Database
 from service.http.context import Observers
 from service.settings import Settings
@@ -47,6 +47,10 @@ class Ground:
     def watched(self, periodic: str) -> Ran:
         """To be called each time that this periodic work (one of labels.PERIODIC) has come to its end."""
         return self.metrics.periodic_success.labels(periodic).set_to_current_time
+
+    def background(self, component: str = "background") -> Background:
+        """For `work`; what fails there is counted under `component` (one of labels.UNHANDLED), and reported."""
+        return Background(self.metrics.unhandled.labels(component), self.observers.reporter.background)
 
 
 async def open_ground(stack: AsyncExitStack, settings: Settings) -> Ground:

@@ -11,7 +11,7 @@ from service.agents import catalogue
 from service.agents.openai_client import OpenAIClient
 from service.agents.runner import Runner
 from service.app import private_app
-from service.background import Background, end
+from service.background import end
 from service.http.problems import problem
 from service.keys.blocks import Blocks
 from service.live.bus import Bus
@@ -73,7 +73,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         ground.work["blocks"] = blocks.run
         running = TaskRunning(answering, key_verifier(ground), blocks, ground.observers.tracer, pieces_told_by(bus))
         worker = await make_worker(ground, running, bus, work_of(ground, concurrency, queues))
-        background = await stack.enter_async_context(Background(ground.metrics.unhandled.labels("background")))
+        background = await stack.enter_async_context(ground.background())
         for name, work in ground.work.items():
             background.start(name, work)
         private = PrivateRoutes(ground.metrics, lambda: worker.stopping, lambda: {"postgresql": ground.db.up})
@@ -108,7 +108,7 @@ async def node_worker(ground: Ground, answering: Answering, live: Live) -> Worke
 
 def serve_beside(ground: Ground, worker: Worker) -> None:
     """Run it until the stack closes, then drain it; to be called last, so that all it stands on is still there."""
-    background = Background(ground.metrics.unhandled.labels("task"))
+    background = ground.background("task")
     serving = asyncio.create_task(background.keep("worker", worker.serve), name="worker")
 
     async def drain() -> None:

@@ -1,0 +1,43 @@
+"""What the texts of exceptions lose on their way to Sentry."""
+
+from typing import Any
+
+import pytest
+
+from service.telemetry.scrubbing import scrub
+
+KEY = "_".join(["atp_live", "abcdefgh", "0123456789abcdefghij"])
+
+
+def sent(text: str, module: str | None = None) -> Any:
+    event = {"exception": {"values": [{"type": "Boom", "module": module, "value": text}]}}
+    return scrub(event)["exception"]["values"][0]["value"]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"no such key: {KEY}", "no such key: atp_live_…"),
+        ("cannot reach redis://:hunter2@cache:6379/0", "cannot reach redis://…@cache:6379/0"),
+        ("header Bearer abc.def was refused", "header Bearer … was refused"),
+        ("sk-proj-abc123 is over quota", "sk-… is over quota"),
+        ("invalid literal for int() with base 10: 'my secret plan'", "invalid literal for int() with base 10: '…'"),
+        ('Expecting "a plan, cut short', 'Expecting "…"'),
+        ("'NoneType' object has no attribute 'items'", "'NoneType' object has no attribute 'items'"),
+        ("can't start new thread; the node's limit", "can't start new thread; the node's limit"),
+        ("x" * 10_000, "x" * 300),
+    ],
+)
+def test_secrets_and_quoted_data_are_left_out_and_names_stay(text: str, left: str) -> None:
+    assert sent(text) == left
+
+
+@pytest.mark.parametrize("module", ["pydantic_core._pydantic_core", "psycopg.errors", "redis.exceptions"])
+def test_of_errors_that_quote_what_they_were_given_nothing_is_sent_but_their_kind(module: str) -> None:
+    assert sent("input_value=my secret plan", module) == "(its text may quote data: see the log of this moment)"
+
+
+def test_a_message_has_no_exception_to_clean() -> None:
+    assert scrub({"message": "Task failed: The model server failed"}) == {
+        "message": "Task failed: The model server failed"
+    }
