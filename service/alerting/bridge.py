@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -32,10 +33,6 @@ AGAIN_S = 5.0
 MINUTE_S = 60.0
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Bridge:
     """`sender` has the release and environment that events carry."""
 
@@ -44,10 +41,10 @@ class Bridge:
         sentry: SentryIngest,
         metrics: BridgeMetrics,
         sender: dict[str, str],
-        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sentry, self._metrics, self._sender, self._now = sentry, metrics, sender, now
-        self._told, self._allowance = Told(), Allowance(EVENTS_PER_MINUTE)
+        self._sentry, self._metrics, self._sender = sentry, metrics, sender
+        self._told, self._allowance = Told(clock), Allowance(EVENTS_PER_MINUTE, clock)
         # Two Alertmanagers tell the same at the same time: the second must find what the first told.
         self._one_at_a_time = asyncio.Lock()
 
@@ -73,8 +70,9 @@ class Bridge:
             return
         if not self._allowance.take():
             self._metrics.alerts.labels("failed").inc()
+            log.warning("alert.limited", alert=alert.name, per_minute=EVENTS_PER_MINUTE)
             raise Unavailable("So many alerts a minute are enough.", retry_after_s=MINUTE_S)
-        event = events.event(alert, group, self._now(), self._sender)
+        event = events.event(alert, group, datetime.now(UTC), self._sender)
         outcome = await self._sent(alert, self._metrics.alerts, self._sentry.event(event))
         self._told.add(news)
         log.info("alert.told", alert=alert.name, status=alert.status, level=event["level"], outcome=outcome)

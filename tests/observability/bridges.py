@@ -28,10 +28,10 @@ def bridge_settings(dsn: str, **changes: Any) -> Settings:
 
 
 class RunningBridge:
-    """`http` is a client that bears the token."""
+    """`http` is a client that bears the token; `stop` is its SIGTERM."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, stop: asyncio.Event) -> None:
+        self.port, self.stop = port, stop
         self.http: httpx2.AsyncClient
 
     async def post(self, *alerts: dict[str, Any], **changes: Any) -> httpx2.Response:
@@ -54,7 +54,7 @@ async def bridging(settings: Settings) -> AsyncIterator[RunningBridge]:
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     async with open_bridge(settings) as parts:
         serving = asyncio.create_task(serve_bridge(parts, HOST, 0, stop, ready.set_result))
-        bridge = RunningBridge(await ready)
+        bridge = RunningBridge(await ready, stop)
         headers = {"authorization": f"Bearer {TOKEN}"}
         try:
             async with httpx2.AsyncClient(

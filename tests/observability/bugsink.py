@@ -14,9 +14,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import pytest
@@ -49,12 +48,22 @@ BUGSINK = {{"PHONEHOME": False, "BASE_URL": "http://127.0.0.1", "INGEST_STORE_BA
 NEW_PROJECT = "from projects.models import Project; Project.objects.create(name='atp', alert_on_new_issue=False)"
 
 
-@dataclass(frozen=True)
 class Bugsink:
-    """One project. An issue is a group of events; the rows are read from its database."""
+    """One project. An issue is a group of events; the rows are read from its database. It may be stopped and started,
+    and keeps its port and what it has."""
 
-    port: int
-    folder: Path
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port, self.folder = port, folder
+        self._child: Child
+
+    async def start(self) -> None:
+        command = [BIN / "gunicorn", "--bind", f"{HOST}:{self.port}", "--threads", "4", "--log-level", "warning"]
+        argv = ["/usr/bin/env", f"PYTHONPATH={self.folder}", *command, "bugsink.wsgi"]
+        self._child = Child(StateFolder(self.folder), "bugsink", Command(argv, signal.SIGQUIT, cwd=self.folder))
+        await self._child.ready(lambda: answers(self.port, READY, b" 200 "), READY_S)
+
+    async def stop(self) -> None:
+        await self._child.stop()
 
     @property
     def dsn(self) -> str:
@@ -93,19 +102,17 @@ class Bugsink:
 def bugsink(folder: Path) -> Iterator[Bugsink]:
     """Started in `folder` with a copy of the prepared database."""
     prepared()
-    state = StateFolder.open(folder)
+    StateFolder.open(folder)
     for name in ("db.sqlite3", "snappea.sqlite3"):
         shutil.copy(TOOL / "template" / name, folder / name)
     configure(folder)
     with reserved_port() as port:
-        command = [BIN / "gunicorn", "--bind", f"{HOST}:{port}", "--threads", "4", "--log-level", "warning"]
-        argv = ["/usr/bin/env", f"PYTHONPATH={folder}", *command, "bugsink.wsgi"]
-        child = Child(state, "bugsink", Command(argv, signal.SIGQUIT, cwd=folder))
+        server = Bugsink(port, folder)
         try:
-            run(child.ready(lambda: answers(port, READY, b" 200 "), READY_S))
-            yield Bugsink(port, folder)
+            run(server.start())
+            yield server
         finally:
-            run(child.stop())
+            run(server.stop())
 
 
 def prepared() -> None:
@@ -127,7 +134,7 @@ def prepared() -> None:
         done.write_text(LOCK.read_text())
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -20,6 +20,9 @@ class Sink:
 
     port: int = 0
     silent: bool = False
+    asked: int = 0  # requests that came, answered or not
+    status: int = 200
+    headers: str = ""  # further ones of its answers, each with its line break
     posts: list[tuple[str, bytes]] = field(default_factory=list)
 
     @property
@@ -40,7 +43,15 @@ class Sink:
         return found
 
     def events(self) -> list[dict[str, Any]]:
-        """Every Sentry event: an envelope is JSON lines, the item after its header."""
+        """Every Sentry event."""
+        return self.items("event")
+
+    def check_ins(self) -> list[dict[str, Any]]:
+        """Every check-in of a Sentry monitor."""
+        return self.items("check_in")
+
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        """An envelope is JSON lines, the item after its header."""
         found = []
         for path, body in self.posts:
             if path.startswith("/api/1/envelope"):
@@ -48,7 +59,7 @@ class Sink:
                 found += [
                     json.loads(lines[number + 1])
                     for number, line in enumerate(lines[:-1])
-                    if line.startswith((b'{"type":"event"', b'{"type": "event"'))
+                    if line.startswith(b"{") and json.loads(line).get("type") == kind and b'"length"' in line
                 ]
         return found
 
@@ -62,8 +73,10 @@ async def sink() -> AsyncIterator[Sink]:
 
 async def receive(state: Sink, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     path, headers, body = await read_request(reader)
+    state.asked += 1
     if state.silent:
         await asyncio.sleep(3600)
     state.posts.append((path, gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body))
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}")
+    head = f"HTTP/1.1 {state.status} Scripted\r\ncontent-length: 2\r\ncontent-type: application/json\r\n"
+    writer.write(f"{head}{state.headers}\r\n{{}}".encode())
     await writer.drain()
