@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from service.telemetry.bridge_metrics import BRIDGE_PREFIX
 from service.telemetry.catalogue import Entry, entries
 from service.telemetry.fleet_metrics import PREFIX
 from service.telemetry.labels import BOUNDED
@@ -26,6 +27,13 @@ One node finds these out every 10 s and all export the same, so they may only st
 30 s (Redis is away), there are none: never 0. Names begin with `{PREFIX}`.
 
 """
+OF_BRIDGE = """
+## Of the alert bridge
+
+On `BRIDGE_PORT`, with its own `atp_build_info`, `atp_telemetry_dropped_total`, `atp_unhandled_exceptions_total` and
+`process_*`.
+
+"""
 LIBRARY = """
 `process_*` and `python_gc_*` are the client library's: CPU seconds, memory, descriptors, collections.
 """
@@ -34,9 +42,10 @@ TABLE = "| series | type | labels | counts |\n|---|---|---|---|\n"
 
 def as_markdown() -> str:
     found = entries()
-    own = [row(entry) for entry in found if not entry.name.startswith(PREFIX)]
+    own = [row(entry) for entry in found if not entry.name.startswith((PREFIX, BRIDGE_PREFIX))]
+    bridge = [row(entry) for entry in found if entry.name.startswith(BRIDGE_PREFIX)]
     fleet = [row(entry) for entry in found if entry.name.startswith(PREFIX)]
-    return "".join([HEAD, PROCESS, TABLE, *own, LIBRARY, OF_FLEET, TABLE, *fleet])
+    return "".join([HEAD, PROCESS, TABLE, *own, LIBRARY, OF_FLEET, TABLE, *fleet, OF_BRIDGE, TABLE, *bridge])
 
 
 def row(entry: Entry) -> str:

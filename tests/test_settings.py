@@ -64,6 +64,8 @@ def test_every_fault_is_one_line_that_names_its_variable_and_never_its_value(mon
         ("TASK_CALLBACK_URLS", "https://hooks.example/,https://u:S3CRET@hooks.example/", "each must look like"),
         ("TASK_CALLBACK_URLS", "https://hooks.example/?token=S3CRET", "each must look like"),
         ("TASK_CALLBACK_URLS", "https://hooks.example/../", "each must look like"),
+        ("BRIDGE_TOKEN", "S3CRET", "must be 24 or more letters"),
+        ("BRIDGE_TOKEN", "S3CRET with spaces in between", "must be 24 or more letters"),
         ("PRIVATE_PORT", "8000", "PORT and PRIVATE_PORT are both 8000"),
     ],
 )

@@ -5,6 +5,8 @@ from prometheus_client import Info, ProcessCollector, disable_created_metrics
 from service.telemetry.instruments import Instruments
 from service.telemetry.labels import BRIDGE_ALERTS, BRIDGE_CHECK_INS, BRIDGE_SIGNALS
 
+BRIDGE_PREFIX = "atp_bridge_"
+
 
 class BridgeMetrics(Instruments):
     def __init__(self, version: str = "0", revision: str = "unknown") -> None:

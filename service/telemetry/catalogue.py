@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
+from service.telemetry.bridge_metrics import BRIDGE_PREFIX, BridgeMetrics
 from service.telemetry.fleet_metrics import FLEET, PREFIX
+from service.telemetry.instruments import Instruments
 from service.telemetry.metrics import Metrics
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
@@ -44,13 +46,14 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Of each process first, then of the fleet."""
+    """Of each process first, then of the fleet, then of the alert bridge what no other process has."""
     fleet = [Entry(PREFIX + metric.name, "gauge", metric.labels, {}, metric.text) for metric in FLEET]
-    return [*of_process(), *fleet]
+    bridge = [entry for entry in of_process(BridgeMetrics()) if entry.name.startswith(BRIDGE_PREFIX)]
+    return [*of_process(Metrics()), *fleet, *bridge]
 
 
-def of_process() -> Iterator[Entry]:
-    for metric in vars(Metrics()).values():
+def of_process(metrics: Instruments) -> Iterator[Entry]:
+    for metric in vars(metrics).values():
         if isinstance(metric, Counter | Gauge | Histogram | Info):
             labels = tuple(metric._labelnames)
             yield Entry(metric._name, metric._type, labels, known(metric, labels), metric._documentation)
