@@ -21,6 +21,7 @@ run: $(RUN) ## Start ATP with real embedded PostgreSQL, Valkey and a small LLM; 
 	@exec .venv/bin/python -m service dev
 
 test: $(DEV) tools ## Run the whole suite against real servers
+	@.venv/bin/python -m tests.observability.bugsink
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(DEV) ## Lint, format check and types (no server is started)
@@ -45,6 +46,7 @@ docs: $(RUN) ## Write the pages that are made from the code
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	echo bugsink==2.6.1 | uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 - -o requirements/bugsink.txt
 
 clean: ## Remove .venv, caches and bench leftovers; keeps .atp (your data and keys)
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -136,20 +135,28 @@ async def otlp(settings: Settings) -> str:
 
 
 async def sentry(settings: Settings) -> str:
-    parts = urlsplit(settings.sentry_dsn.get_secret_value())
-    if not (parts.hostname and parts.username):
-        raise Fault("the DSN has no key or host", "copy it from the project's settings in Sentry")
-    url = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}/"
-    await answer("GET", url, {}, "check SENTRY_DSN and the way out of this network")
-    return f"{parts.hostname} answers"
+    """Sends an envelope with nothing in it: whoever does not know the DSN's key says so."""
+    from sentry_sdk.utils import BadDsn, Dsn
+
+    try:
+        auth = Dsn(settings.sentry_dsn.get_secret_value()).to_auth("atp-doctor")
+    except (BadDsn, ValueError):
+        raise Fault("the DSN has no key, host or project", "copy it from the project's settings in Sentry") from None
+    headers = {"x-sentry-auth": auth.to_header(), "content-type": "application/x-sentry-envelope"}
+    status = await answer(
+        "POST", auth.get_api_url(), headers, "check SENTRY_DSN and the way out of this network", b"{}\n"
+    )
+    if status in (401, 403, 404):
+        raise Fault(f"{auth.host} refuses the DSN ({status})", "copy it from the project's settings in Sentry")
+    return f"{auth.host} answers"
 
 
-async def answer(method: str, url: str, headers: dict[str, str], remedy: str) -> int:
+async def answer(method: str, url: str, headers: dict[str, str], remedy: str, body: bytes = b"") -> int:
     """The status a server answers with; raises Fault when it does not."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
-            session.request(method, url, headers=headers, data=b"" if method == "POST" else None) as response,
+            session.request(method, url, headers=headers, data=body if method == "POST" else None) as response,
         ):
             return response.status
     except (aiohttp.ClientError, ValueError) as error:

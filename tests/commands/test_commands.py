@@ -30,7 +30,7 @@ MIGRATIONS = (
 def test_help_names_every_command_and_where_settings_are() -> None:
     shown = atp("--help").stdout
     for command in ("serve", "worker", "alert-bridge", "dev", "migrate", "users", "keys", "doctor", "openapi"):
-        assert re.search(rf"^ +{command} ", shown, re.MULTILINE)
+        assert re.search(rf"^ +{command}\s", shown, re.MULTILINE)
     assert "docs/settings.md" in shown
 
 
@@ -173,7 +173,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(empty_database_url: str, llm_s
     assert "FAULT  Redis: " in done.stderr
     assert "refuses the key (401)" in done.stderr
     assert "FAULT  OTLP: " in done.stderr
-    assert "FAULT  Sentry: the DSN has no key or host" in done.stderr
+    assert "FAULT  Sentry: the DSN has no key, host or project" in done.stderr
 
 
 @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "postgresql://nowhere.invalid/x"])

@@ -101,7 +101,8 @@ class Bugsink:
 @contextmanager
 def bugsink(folder: Path) -> Iterator[Bugsink]:
     """Started in `folder` with a copy of the prepared database."""
-    prepared()
+    if why_not := prepare():
+        missing(why_not)
     StateFolder.open(folder)
     for name in ("db.sqlite3", "snappea.sqlite3"):
         shutil.copy(TOOL / "template" / name, folder / name)
@@ -115,26 +116,25 @@ def bugsink(folder: Path) -> Iterator[Bugsink]:
             run(server.stop())
 
 
-def prepared() -> None:
-    """Install it and make its database, once for a checkout and a lock file; others wait meanwhile.
-
-    Skips the test where it cannot be installed, or fails it with ATP_REQUIRE_TOOLS=1.
-    """
+def prepare() -> str:
+    """Install it and make its database, once for a checkout and a lock file; others wait meanwhile. Says why not."""
     TOOL.parent.mkdir(exist_ok=True)
     done = TOOL / "template" / "lock.txt"
     with (TOOL.parent / "bugsink.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists() and done.read_text() == LOCK.read_text():
-            return
+            return ""
         try:
             install()
             make_template()
         except (subprocess.SubprocessError, OSError) as error:
-            missing(f"bugsink cannot be installed: {type(error).__name__}")
+            return f"bugsink cannot be installed: {type(error).__name__}"
         done.write_text(LOCK.read_text())
+        return ""
 
 
 def missing(reason: str) -> NoReturn:
+    """Skip the test; or fail it with ATP_REQUIRE_TOOLS=1."""
     if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -160,3 +160,7 @@ def make_template() -> None:
 
 def configure(folder: Path) -> None:
     (folder / "bugsink_conf.py").write_text(CONFIGURATION.format(folder=folder))
+
+
+if __name__ == "__main__":
+    print(prepare() or "atp: bugsink is ready")

@@ -9,8 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from service import doctor
 from service.embedded.folder import StateFolder
 from service.embedded.ports import HOST
+from service.settings import load
+from tests.commands.running import atp
 from tests.observability.alertmanagers import alertmanager
 from tests.observability.bridges import TOKEN, alert, bridge_settings, bridging, group
 from tests.observability.bugsink import Bugsink
@@ -258,3 +261,19 @@ async def test_the_command_reads_its_secrets_from_files_and_ends_in_order(sentry
     assert TOKEN not in process.log()
     said = [json.loads(line)["event"] for line in process.log().splitlines()]
     assert said == ["bridge.started", "alert.told", "bridge.draining", "bridge.stopped"]
+
+
+def test_the_command_says_what_it_needs() -> None:
+    done = atp("alert-bridge", sentry_dsn="", bridge_token="")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "atp: SENTRY_DSN: the alert bridge needs it, or its file in SENTRY_DSN_FILE\n"
+        "atp: BRIDGE_TOKEN: the alert bridge needs it, or its file in BRIDGE_TOKEN_FILE\n",
+    )
+
+
+async def test_doctor_tells_a_dsn_that_sentry_knows_from_one_it_does_not(sentry: Bugsink) -> None:
+    assert await doctor.sentry(load(sentry_dsn=sentry.dsn)) == f"{HOST}:{sentry.port} answers"
+    with pytest.raises(doctor.Fault, match="refuses the DSN"):
+        await doctor.sentry(load(sentry_dsn=f"http://{'0' * 32}@{HOST}:{sentry.port}/1"))
+    assert sentry.events() == []
