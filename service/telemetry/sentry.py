@@ -21,9 +21,15 @@ GROUPS = 1000
 class ErrorReporter:
     """Sends exceptions to Sentry; does nothing without a DSN."""
 
-    def __init__(self, settings: Settings, release: str, dropped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        release: str,
+        dropped: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._enabled = bool(settings.sentry_dsn.get_secret_value())
-        self._allowance = Allowance(EVENTS_PER_MINUTE)
+        self._clock, self._allowance = clock, Allowance(EVENTS_PER_MINUTE, clock)
         self._groups: dict[tuple[str, ...], Allowance] = {}
         self._dropped = dropped
         if self._enabled:
@@ -59,7 +65,7 @@ class ErrorReporter:
         """GROUP_PER_MINUTE of a group are sent. The others are no loss: what is told of is counted elsewhere."""
         if len(self._groups) >= GROUPS:
             self._groups.clear()
-        return self._groups.setdefault(group, Allowance(GROUP_PER_MINUTE)).take()
+        return self._groups.setdefault(group, Allowance(GROUP_PER_MINUTE, self._clock)).take()
 
     def capture(self, error: BaseException, **tags: str) -> None:
         """Queue one exception with its tags (request_id, route, task_id), in the trace that is current here; returns at
