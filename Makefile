@@ -6,10 +6,10 @@ RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench tools docs lock clean format
+.PHONY: help run test check bench tools docs dashboards lock clean format
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(RUN): requirements/run.txt requirements/install.py
 	@$(PYTHON) requirements/install.py run
@@ -42,6 +42,9 @@ tools: ## Install the tools that no wheel carries (apt, when root or sudo allows
 docs: $(RUN) ## Write the pages that are made from the code
 	.venv/bin/python -m service.setting_page
 	.venv/bin/python -m service.metric_page
+
+dashboards: $(DEV) ## Write the dashboards of Grafana that are made from Python
+	.venv/bin/python -m observability.grafana.builder
 
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt

@@ -1,0 +1,1 @@
+"""What watches ATP. Nothing in here is imported by the service."""

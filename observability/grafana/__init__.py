@@ -1,0 +1,1 @@
+"""Grafana: the provisioning, the dashboards, and the Python that writes them."""

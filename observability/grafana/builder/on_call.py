@@ -1,0 +1,132 @@
+"""For whoever was woken: what fires and since when, whether the alarm itself works, backups, errors, their lines."""
+
+from observability.grafana.builder import limits, shared
+from observability.grafana.builder.board import Board
+from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above
+from observability.grafana.builder.links import to_logs
+from observability.grafana.builder.panels import Panel, figure, lines, log_lines, states
+from observability.grafana.builder.query import LogQ, Q, counted, fleet, select
+
+UNDELIVERED = 'outcome=~"failed|refused"'
+
+
+def board() -> Board:
+    it = Board(
+        "atp-on-call", "ATP · On-call", "What fires, what is down, whether the alarm works; the lines.", acts=True
+    )
+    it.row("Now", [shared.firing_count(), shared.error_budget(12), _watchdog(), _backup(), _sent()])
+    it.row("Alerts", [shared.firing_alerts(), _alert_states()])
+    it.row("What is down", [_targets(), shared.dependencies()], [shared.degraded(), shared.acts()])
+    it.row("Errors", [shared.error_share(), shared.unhandled(), _lines_by_level()])
+    it.row("The alarm itself", [_bridge(), _check_ins(), shared.telemetry_lost()])
+    it.row("Lines", [_errors()], [_warnings()])
+    return it
+
+
+def _watchdog() -> Panel:
+    return figure(
+        "Alarm chain",
+        "AtpWatchdog always fires; while it does not, Prometheus does not evaluate the rules and nobody is called.",
+        "none",
+        limits.DOWN,
+        Q('count(ALERTS{alertname="AtpWatchdog", alertstate="firing"}) or vector(0)', "watchdog"),
+        values={"1": "works", "0": "silent"},
+    )
+
+
+def _backup() -> Panel:
+    return figure(
+        "Since the last backup",
+        "AtpBackupStale fires after 26 hours.",
+        "s",
+        above(limits.BACKUP_STALE_S, 25 * 3600),
+        Q(f"time() - ({fleet('last_backup_timestamp_seconds')} > 0)", "backup"),
+        empty="never",
+    )
+
+
+def _sent() -> Panel:
+    return figure(
+        "Alerts not delivered",
+        "Alerts that the bridge could not give to Sentry in this time range.",
+        "short",
+        limits.ANY,
+        Q(
+            f"sum(increase({select('atp_bridge_alerts_total', UNDELIVERED)}[$__range])) or vector(0)",
+            "not delivered",
+        ),
+        empty="none",
+    )
+
+
+def _alert_states() -> Panel:
+    return states(
+        "Alerts over time",
+        "When each alert fired; gaps are quiet.",
+        limits.ANY,
+        Q('max by (alertname) (ALERTS{alertstate="firing", severity=~"page|ticket"})', "{{alertname}}"),
+        values={"1": "firing"},
+        empty="no alerts",
+    )
+
+
+def _targets() -> Panel:
+    return states(
+        "Targets",
+        "Whether Prometheus reaches each instance.",
+        limits.DOWN,
+        Q(f"max by (job, instance) ({select('up')})", "{{job}} {{instance}}"),
+        values={"1": "up", "0": "down"},
+    )
+
+
+def _lines_by_level() -> Panel:
+    return lines(
+        "Log lines",
+        "Lines a second, by level.",
+        "cps",
+        CONTEXT,
+        LogQ('sum by (level) (rate({job=~"$job"} [$__auto]))', "{{level}}"),
+        links=[to_logs('{job=~"atp.*"} | json', "All lines")],
+        empty="no lines",
+    )
+
+
+def _bridge() -> Panel:
+    return lines(
+        "Alerts to Sentry",
+        "What the bridge did with Alertmanager's alerts: sent, failed, or refused.",
+        "cps",
+        TRAFFIC,
+        Q(counted("atp_bridge_alerts_total", by="outcome"), "{{outcome}}"),
+        empty="the bridge is not scraped, or not of the chosen jobs",
+    )
+
+
+def _check_ins() -> Panel:
+    return lines(
+        "Check-ins to Sentry",
+        "The dead man's switches: while they come, Sentry knows that the chain works.",
+        "cps",
+        NoLimits("Sentry's monitors have the limit"),
+        Q(counted("atp_bridge_check_ins_total", by="outcome"), "{{outcome}}"),
+        empty="the bridge is not scraped, or not of the chosen jobs",
+    )
+
+
+def _errors() -> Panel:
+    return log_lines(
+        "Errors",
+        "Lines of level error and critical; trace_id leads to the trace, request_id is in the caller's answer.",
+        LogQ('{job=~"$job", level=~"error|critical"} | json | line_format "{{.event}} {{.route}} {{.request_id}}"'),
+        empty="no errors",
+    )
+
+
+def _warnings() -> Panel:
+    return log_lines(
+        "Warnings",
+        "Lines of level warning: what ATP took care of itself, and what it was.",
+        LogQ('{job=~"$job", level="warning"} | json | line_format "{{.event}} {{.route}} {{.request_id}}"'),
+        empty="no warnings",
+    )
