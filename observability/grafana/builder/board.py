@@ -31,8 +31,9 @@ class Board:
     def json(self) -> str:
         text: str = JSONEncoder(sort_keys=True, indent=2).encode(self._built())
         document = json.loads(text)
-        for panel in document["panels"]:
-            panel.get("options", {}).pop("footer", None)
+        for variable in document["templating"]["list"]:  # the SDK writes those of an interval on every kind
+            for name in ("auto", "auto_count", "auto_min"):
+                del variable[name]
         return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
     def _built(self) -> model.Dashboard:
@@ -99,7 +100,6 @@ def _query_variable(name: str, query: str) -> dashboard.QueryVariable:
         .label(name.capitalize())
         .datasource(PROMETHEUS)
         .query(query)
-        .definition(query)
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
@@ -130,13 +130,4 @@ def annotations() -> list[dashboard.AnnotationQuery]:
 
 def _annotation(name: str, colour: str, expr: str) -> dashboard.AnnotationQuery:
     target = prometheus.Dataquery().ref_id("Anno").expr(expr).interval("30s")
-    return (
-        dashboard.AnnotationQuery()
-        .name(name)
-        .datasource(PROMETHEUS)
-        .enable(True)
-        .icon_color(colour)
-        .expr(expr)
-        .step("30s")
-        .target(target)
-    )
+    return dashboard.AnnotationQuery().name(name).datasource(PROMETHEUS).enable(True).icon_color(colour).target(target)

@@ -1,6 +1,6 @@
 """Cached answers: how often they save a call, what they take, and the Redis behind them."""
 
-from observability.grafana.builder import limits, shared
+from observability.grafana.builder import limits, saturation
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above, below
 from observability.grafana.builder.links import on_instance
@@ -16,7 +16,7 @@ def board() -> Board:
     it = Board("atp-cache", "ATP · Cache", "Hits, size, evictions, and Redis.")
     it.row("Hits", [_saved_now(), _entries_now(), _bytes_now()], [_hits(), _results(), _shared()])
     it.row("Size", [_memory(), _entries(), _evictions()])
-    it.row("Redis", [_redis_time(), _redis_operations(), shared.redis_memory()])
+    it.row("Redis", [_redis_time(), _redis_operations(), saturation.redis_memory()])
     return it
 
 
@@ -62,7 +62,7 @@ def _bytes_now() -> Panel:
 def _hits() -> Panel:
     return lines(
         "Calls saved over time",
-        "Hits, and joined calls, of all look-ups that wanted a cached answer. AtpCacheHitLow has this limit.",
+        "Hits and joined calls of all look-ups but bypasses. AtpCacheHitLow compares it with yesterday's.",
         "percentunit",
         below(limits.CACHE_HIT_LOW),
         Q(_saved(), "{{cache}}"),

@@ -24,7 +24,7 @@ def board() -> Board:
 
 
 def _burn(window: str, severity: str) -> Panel:
-    rate = limits.BURN_PAGE if severity == "page" else limits.BURN_TICKET
+    rate = limits.BURNS[window]
     return lines(
         f"Burn rate over {window}",
         f"How many times too fast the budget burns. AtpErrorBudgetBurn ({severity}) looks at it from {rate} on.",

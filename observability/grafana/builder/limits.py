@@ -6,16 +6,16 @@ GOOD, WARN, BAD = "green", "orange", "red"
 
 LATENCY_SLO_S = 0.5  # 99 % of the requests are faster
 AVAILABILITY_ERRORS = 0.001  # 99.9 %
-BURN_TICKET, BURN_PAGE = 1, 6
+BURNS = {"1h": 14.4, "6h": 6, "1d": 3, "3d": 1}  # by window; the first two page, the others are tickets
 SNAPSHOT_STALE_S = 30
 LOOP_LAG_S = 0.1
 NEARLY_FULL, FULL = 0.8, 0.9  # AtpWSCapacity, AtpRedisMemoryHigh
 CACHE_HIT_LOW = 0.1
-LIMITED_HIGH = 0.05
-QUEUE_OLD_S = 300
-TASK_STALE_S = 3600
+LIMITED_HIGH = 0.1
+QUEUE_OLD_S = 600
 BACKUP_STALE_S = 26 * 3600
-LLM_ERRORS = 0.05
+LLM_ERRORS = 0.1
+SEND_QUEUE_BYTES = 64 * 1024 * 1024
 SAMPLES = 1500
 
 

@@ -25,7 +25,7 @@ def board() -> Board:
             money.top("Dearest models", "The 20 models that cost most in this time range.", "model", "Model", width=12),
         ],
     )
-    it.row("Act", [shared.acts(24)])
+    it.row("Administration", [shared.acts(24)])
     return it
 
 

@@ -1,6 +1,6 @@
 """For whoever was woken: what fires and since when, whether the alarm itself works, backups, errors, their lines."""
 
-from observability.grafana.builder import limits, shared
+from observability.grafana.builder import limits, saturation, shared
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above
 from observability.grafana.builder.links import to_logs
@@ -16,8 +16,8 @@ def board() -> Board:
     )
     it.row("Now", [shared.firing_count(), shared.error_budget(12), _watchdog(), _backup(), _sent()])
     it.row("Alerts", [shared.firing_alerts(), _alert_states()])
-    it.row("What is down", [_targets(), shared.dependencies()], [shared.degraded(), shared.acts()])
-    it.row("Errors", [shared.error_share(), shared.unhandled(), _lines_by_level()])
+    it.row("What is down", [_targets(), saturation.dependencies()], [saturation.degraded(), shared.acts()])
+    it.row("Faults", [shared.error_share(), shared.unhandled(), _lines_by_level()])
     it.row("The alarm itself", [_bridge(), _check_ins(), shared.telemetry_lost()])
     it.row("Lines", [_errors()], [_warnings()])
     return it
@@ -116,7 +116,7 @@ def _check_ins() -> Panel:
 
 def _errors() -> Panel:
     return log_lines(
-        "Errors",
+        "Error lines",
         "Lines of level error and critical; trace_id leads to the trace, request_id is in the caller's answer.",
         LogQ('{job=~"$job", level=~"error|critical"} | json | line_format "{{.event}} {{.route}} {{.request_id}}"'),
         empty="no errors",

@@ -32,7 +32,7 @@ def board() -> Board:
     )
     it.row("Busy, and kept out", [shared.top_keys(12), _blocked_over_time()])
     it.row("Is it true", [_age(), _duration(), _drift(), _peak_age(), _broadcast_age()])
-    it.row("Act", [shared.acts(24)])
+    it.row("Administration", [shared.acts(24)])
     return it
 
 
@@ -63,7 +63,7 @@ def _nodes() -> Panel:
 def _socket_peak() -> Panel:
     return figure(
         "Peak of sockets",
-        "The most WebSockets at a time: of this UTC day, and ever.",
+        "The most WebSockets at a time: of this day, and ever.",
         "short",
         TRAFFIC,
         Q(fleet("ws_connections_peak", by="window"), "{{window}}"),

@@ -1,6 +1,6 @@
 """What one looks at first, at 3 a.m. or on any day: is it well, who is there, what is full, what does it cost."""
 
-from observability.grafana.builder import limits, money, shared
+from observability.grafana.builder import limits, money, saturation, shared
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import TRAFFIC, below
 from observability.grafana.builder.links import on_request, to_board, to_instance
@@ -37,9 +37,9 @@ def board() -> Board:
     )
     it.row(
         "Saturation",
-        [shared.cpu(), shared.memory(), shared.loop_lag()],
-        [shared.pool_use(), shared.redis_memory(), shared.socket_capacity()],
-        [shared.queue_depth(), shared.queue_age(), shared.unhandled()],
+        [saturation.cpu(), saturation.memory(), saturation.loop_lag()],
+        [saturation.pool_use(), saturation.redis_memory(), saturation.socket_capacity()],
+        [saturation.queue_depth(), saturation.queue_age(), shared.unhandled()],
     )
     it.row("Alerts and instances", [shared.firing_alerts(), shared.acts()], [instance_table(), _nodes()])
     return it

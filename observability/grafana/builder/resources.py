@@ -1,6 +1,6 @@
 """Processes and what they stand on: CPU, memory, files, the loop, pools, PostgreSQL, Redis, the scrape itself."""
 
-from observability.grafana.builder import limits, overview, shared
+from observability.grafana.builder import limits, overview, saturation, shared
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above
 from observability.grafana.builder.links import on_instance, to_logs, to_traces
@@ -12,12 +12,18 @@ OPERATIONS = "db_client_operation_duration_seconds"
 
 def board() -> Board:
     it = Board("atp-resources", "ATP · Resources", "CPU, memory, event loop, connections, dependencies.")
-    it.row("Processes", [shared.cpu(), shared.memory(), shared.loop_lag()], [_files(), _virtual(), _uptime()])
+    it.row(
+        "Processes", [saturation.cpu(), saturation.memory(), saturation.loop_lag()], [_files(), _virtual(), _uptime()]
+    )
     it.row("Garbage", [_collections(), _collected(), _uncollectable()])
-    it.row("Dependencies", [shared.dependencies(), shared.degraded()], [_database_time(), _operations(), _p99()])
-    it.row("Connections", [shared.pool_use(), _connections(), _waiting()], [_wait_time(), shared.redis_memory(12)])
+    it.row(
+        "What they stand on",
+        [saturation.dependencies(), saturation.degraded()],
+        [_database_time(), _operations(), _p99()],
+    )
+    it.row("Pools", [saturation.pool_use(), _connections(), _waiting()], [_wait_time(), saturation.redis_memory(12)])
     it.row("Telemetry", [_samples(), _scrape(), _overflow()], [shared.telemetry_lost(24)])
-    it.row("Instances", [overview.instance_table(), overview.instances()])
+    it.row("Who they are", [overview.instance_table(), overview.instances()])
     return it
 
 

@@ -1,6 +1,6 @@
 """Work that is done later, and the models that do it: queues, outcomes, times, tokens, usage rows on their way."""
 
-from observability.grafana.builder import limits, money, shared
+from observability.grafana.builder import limits, money, saturation
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import TRAFFIC, NoLimits, above
 from observability.grafana.builder.links import on_instance, to_traces
@@ -12,7 +12,7 @@ CALLS = "gen_ai_client_operation_duration_seconds"
 
 def board() -> Board:
     it = Board("atp-tasks-models", "ATP · Tasks & models", "Queues, tasks, model calls, tokens, usage.")
-    it.row("Queues", [shared.queue_depth(), shared.queue_age(), _wait()])
+    it.row("Waiting", [saturation.queue_depth(), saturation.queue_age(), _wait()])
     it.row("Tasks", [_outcomes(), _failed(), _duration()], [_periodic()])
     it.row("Models", [_calls(), _errors(), _time()], [_first_chunk(), _tokens(), _tokens_a_call()])
     it.row("Usage", [_rows(), _spool(), _spool_bytes(), money.spend(6)])
@@ -70,9 +70,9 @@ def _duration() -> Panel:
 def _periodic() -> Panel:
     return bars(
         "Since periodic work last succeeded",
-        "By work; of the instance that did it last. AtpTaskStale fires when it is long ago.",
+        "By work; of the instance that did it last.",
         "s",
-        above(limits.TASK_STALE_S),
+        NoLimits("AtpTaskStale has one for each work, from a minute to 26 hours"),
         Q(f"time() - (max by (task) ({select('atp_task_last_success_timestamp_seconds')}) > 0)", "{{task}}"),
         empty="not since the start",
         width=24,

@@ -1,6 +1,6 @@
 """Sockets: how many, of how many; how they begin and end; what goes in and out, and how late; the bus between nodes."""
 
-from observability.grafana.builder import limits, shared
+from observability.grafana.builder import limits, saturation, shared
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above
 from observability.grafana.builder.links import on_instance
@@ -10,7 +10,7 @@ from observability.grafana.builder.query import Q, counted, fleet, held, quantil
 
 def board() -> Board:
     it = Board("atp-websockets", "ATP · WebSockets", "Sockets, messages, delivery, the bus between nodes.")
-    it.row("Sockets", [shared.sockets_by_device(), _by_instance(), shared.socket_capacity()])
+    it.row("Sockets", [shared.sockets_by_device(), _by_instance(), saturation.socket_capacity()])
     it.row("Come and go", [_handshakes(), _refused(), _disconnects()], [_lifetime(), _rtt(), _peaks()])
     it.row("Messages", [_messages("in"), _messages("out"), _bytes()], [_handling(), shared.delivery_lag(), _late()])
     it.row("Pressure", [_dropped(), _waiting(), _bus()], [_gaps()])
@@ -153,7 +153,7 @@ def _late() -> Panel:
 def _dropped() -> Panel:
     return lines(
         "Messages dropped",
-        "Messages that no socket got, by reason.",
+        "Pushes that a socket did not get: its reader was too far behind, or it was closing. AtpWSBackpressure: 1 %.",
         "cps",
         limits.ANY_RATE,
         Q(counted("atp_ws_messages_dropped_total", by="reason"), "{{reason}}"),
@@ -164,11 +164,11 @@ def _dropped() -> Panel:
 
 def _waiting() -> Panel:
     return lines(
-        "Messages waiting to be sent",
-        "Messages in the sockets' queues. AtpWSBackpressure fires when they stay.",
-        "short",
-        above(10_000, 1_000),
-        Q(held("atp_ws_send_queue_messages", by="instance"), "{{instance}}"),
+        "Bytes waiting to be sent",
+        "Sent to sockets whose readers have not taken them yet.",
+        "bytes",
+        above(limits.SEND_QUEUE_BYTES, limits.SEND_QUEUE_BYTES / 4),
+        Q(held("atp_ws_send_queue_bytes", by="instance"), "{{instance}}"),
         links=on_instance(),
         empty="no queue",
     )
