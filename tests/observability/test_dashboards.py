@@ -1,6 +1,7 @@
 """The dashboards as they are committed: built from the Python, linted, typed, and of series that there are."""
 
 import re
+import subprocess
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_every_query_is_of_series_that_there_are_with_labels_that_they_have() ->
             assert name in KNOWN, where
             assert labels <= KNOWN[name] | {"job", "instance"}, where
         assert grouped(expression) <= {"job", "instance"}.union(*(KNOWN[name] for name in found)), where
+
+
+def test_prometheus_parses_every_query(tmp_path: Path) -> None:
+    texts = [expression.replace("$job", ".+").replace("$instance", ".+") for _, expression in expressions()]
+    rules = [{"record": "a:query", "expr": text, "labels": {"number": str(n)}} for n, text in enumerate(texts)]
+    (tmp_path / "queries.rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    command = ["promtool", "check", "rules", str(tmp_path / "queries.rules.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_values_of_the_fleet_are_only_ever_under_max() -> None:
