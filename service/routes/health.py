@@ -13,8 +13,11 @@ from service.telemetry.instruments import Instruments
 
 
 async def healthz(_: Request) -> Response:
-    """Says that this port answers, and nothing of the inside."""
-    return PlainTextResponse("ok\n")
+    """Says that this port answers, and nothing of the inside.
+
+    A comment is an exposition without series, so Prometheus itself can be the probe: its `up` says who answers.
+    """
+    return PlainTextResponse("# ok\n")
 
 
 class PrivateRoutes:

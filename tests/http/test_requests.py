@@ -56,7 +56,7 @@ async def test_the_private_paths_are_404_on_the_public_port(node: RunningNode, p
 
 async def test_healthz_says_nothing_of_the_inside(node: RunningNode) -> None:
     response = await node.http.get("/healthz", headers={"x-api-key": ""})
-    assert (response.status_code, response.text) == (200, "ok\n")
+    assert (response.status_code, response.text) == (200, "# ok\n")
 
 
 async def test_the_private_port_tells_metrics_and_readiness(node: RunningNode) -> None:
