@@ -12,11 +12,30 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 AGGREGATIONS = frozenset(
-    "sum min max avg group stddev stdvar count count_values bottomk topk quantile limitk limit_ratio".split()
+    [
+        "sum",
+        "min",
+        "max",
+        "avg",
+        "group",
+        "stddev",
+        "stdvar",
+        "count",
+        "count_values",
+        "bottomk",
+        "topk",
+        "quantile",
+        "limitk",
+        "limit_ratio",
+    ]
 )
 # Before a list of labels in parentheses.
-GROUPING = frozenset("by without on ignoring group_left group_right".split())
-WORDS = AGGREGATIONS | GROUPING | frozenset("and or unless atan2 offset bool start end inf nan".split())
+GROUPING = frozenset(["by", "without", "on", "ignoring", "group_left", "group_right"])
+WORDS = (
+    AGGREGATIONS
+    | GROUPING
+    | frozenset(["and", "or", "unless", "atan2", "offset", "bool", "start", "end", "inf", "nan"])
+)
 Tokens = list[tuple[str, str]]
 
 
@@ -34,11 +53,8 @@ def tokens(expression: str) -> Tokens:
 
 
 def series(expression: str) -> dict[str, set[str]]:
-    """Each metric that is read, with the labels that its matchers name and that `by` and `on` around it may ask for.
-
-    Labels of `by`, `on` and `group_left` are not told apart by metric: `grouped` has them.
-    """
-    return {name: labels for name, labels, _ in selectors(expression)} if expression else {}
+    """Each metric that is read, with the labels that its matchers name; `grouped` has those of `by` and `on`."""
+    return {name: labels for name, labels, _ in selectors(expression)}
 
 
 def selectors(expression: str) -> Iterator[tuple[str, set[str], tuple[str, ...]]]:
@@ -46,7 +62,8 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str], tuple[str, ...]]
 
     A metric that is read twice comes twice; `series` keeps the union of its labels.
     """
-    found, stack, merged = tokens(expression), [""], {}
+    found, stack = tokens(expression), [""]
+    merged: dict[str, set[str]] = {}
     at, opener = 0, ""
     while at < len(found):
         kind, text = found[at]
@@ -55,6 +72,9 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str], tuple[str, ...]]
             at = closing(found, at + 1)
             # `sum by (x) (…)`: the parenthesis that comes is still the aggregation's.
             at += 1
+            continue
+        if text == "[":  # a range: durations, or a dashboard's variable
+            at = next(end for end in range(at, len(found)) if found[end][1] == "]") + 1
             continue
         if text == "(":
             stack.append(opener)

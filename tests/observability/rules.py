@@ -20,6 +20,7 @@ class Rule:
     expression: str
     labels: dict[str, str]
     annotations: dict[str, str]
+    lasting: str = ""  # how long the expression must hold, as Prometheus writes it
 
 
 def rules() -> Iterator[Rule]:
@@ -27,7 +28,8 @@ def rules() -> Iterator[Rule]:
         for group in yaml.safe_load(file.read_text())["groups"]:
             for rule in group["rules"]:
                 name = rule.get("alert") or rule["record"]
-                yield Rule(name, "alert" in rule, rule["expr"], rule.get("labels", {}), rule.get("annotations", {}))
+                labels, annotations = rule.get("labels", {}), rule.get("annotations", {})
+                yield Rule(name, "alert" in rule, rule["expr"], labels, annotations, rule.get("for", ""))
 
 
 def alerts() -> list[Rule]:
