@@ -5,7 +5,7 @@
 set -u
 
 missing=""
-command -v promtool >/dev/null || missing="prometheus"
+command -v promtool >/dev/null || missing=" prometheus"
 { command -v amtool && command -v prometheus-alertmanager || command -v alertmanager; } >/dev/null ||
     missing="$missing prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
@@ -14,7 +14,7 @@ command -v apt-get >/dev/null || { echo "tools: no apt-get here, please install:
 as_root=""
 if [ "$(id -u)" != 0 ]; then
     # -n: never ask for a password in the middle of `make test`.
-    sudo -n true 2>/dev/null || { echo "tools: neither root nor sudo, please install: $missing" >&2; exit 0; }
+    sudo -n true 2>/dev/null || { echo "tools: neither root nor sudo, please install:$missing" >&2; exit 0; }
     as_root="sudo"
 fi
 
@@ -30,7 +30,7 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null && $as_root chmod 755 "$policy"
 fi
 
-echo "tools: installing $missing"
+echo "tools: installing$missing"
 log=$(mktemp)
 install_missing() {
     # RUNLEVEL=1: what asks for the runlevel instead of the policy is told "single user". Another apt may be at work.
@@ -43,7 +43,7 @@ install_missing || {
     $as_root apt-get -o DPkg::Lock::Timeout=60 -qq update >>"$log" 2>&1
     install_missing
 } || {
-    echo "tools: apt-get could not install $missing; its last words:" >&2
+    echo "tools: apt-get could not install$missing; its last words:" >&2
     tail -n 5 "$log" >&2
 }
 rm -f "$log"

@@ -8,7 +8,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "alerts.md"
 HEAD = """# Alerts
 
 Made from `observability/prometheus/rules/` by `python -m tests.observability.alert_page`; above each rule stands why
-its threshold. Each is tried with promtool in `observability/prometheus/tests/`: not yet, fires, resolves, must not fire.
+its threshold. Each is tried with promtool in `observability/prometheus/tests/`: not yet, fires, resolves, must not
+fire.
 
 ## How a page travels
 
