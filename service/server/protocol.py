@@ -144,7 +144,9 @@ class HttpProtocol(H11Protocol):
 
     def _fields(self, event: Response) -> list[tuple[bytes, bytes]]:
         last = self.context.terminated.is_set() or self.keep_alive_requests >= self.config.keep_alive_max_requests
-        close = [(b"connection", b"close")] if last else []
+        # Answered before its body came: h11 cannot go on after it, and who is not told asks again on a closing one.
+        unread = self.connection.their_state is h11.SEND_BODY
+        close = [(b"connection", b"close")] if last or unread else []
         return [*event.headers, *self.config.response_headers("h11"), *close]
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:

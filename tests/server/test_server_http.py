@@ -59,6 +59,21 @@ def test_h2c_is_ignored_and_the_request_answered_as_http_1(loop: str) -> None:
 
 
 @every_loop
+def test_an_answer_before_the_body_came_says_that_the_connection_closes(loop: str) -> None:
+    with ours(app, loop) as server:
+        with connect(server.port) as sock:
+            sock.sendall(b"POST /large HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n")
+            assert b"\r\nconnection: close\r\n" in until_closed(sock).lower()
+        with connect(server.port) as sock:
+            for _ in range(2):
+                sock.sendall(b"POST /large HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody")
+                answer = response(sock)
+                assert answer.status == 413
+                assert answer.headers["connection"] is None
+                answer.read()
+
+
+@every_loop
 def test_the_http_2_preface_is_an_unsupported_version(loop: str) -> None:
     with ours(app, loop) as server, connect(server.port) as sock:
         sock.sendall(PREFACE)
