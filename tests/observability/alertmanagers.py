@@ -1,6 +1,5 @@
 """A real Alertmanager that posts to a bridge, and its clients."""
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,10 +12,9 @@ from service.embedded.folder import StateFolder
 from service.embedded.ports import HOST, answers
 from service.embedded.processes import Child, Command
 from tests.observability.bridges import PAGE, SAID, TOKEN
-from tests.observability.bugsink import missing
+from tests.observability.tools import require_tool
 from tests.ports import reserved_port
 
-PROGRAM = "prometheus-alertmanager"
 READY = b"GET /-/ready HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
 # As short as it goes, so that what takes minutes in production takes a second.
 CONFIGURATION = """
@@ -31,8 +29,8 @@ receivers:
 
 
 class Alertmanager:
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        self._http = http
+    def __init__(self, http: httpx2.AsyncClient, port: int) -> None:
+        self._http, self.port = http, port
 
     async def fire(self, **labels: str) -> None:
         await self._post({"labels": PAGE | labels, "annotations": SAID})
@@ -54,19 +52,20 @@ class Alertmanager:
 
 
 @asynccontextmanager
-async def alertmanager(folder: Path, bridge_port: int, token: str = TOKEN) -> AsyncIterator[Alertmanager]:
-    program = shutil.which(PROGRAM)
-    if program is None:
-        missing(f"{PROGRAM} is not installed: make tools")
+async def alertmanager(
+    folder: Path, bridge_port: int, token: str = TOKEN, configuration: str = CONFIGURATION
+) -> AsyncIterator[Alertmanager]:
+    """`configuration` has `{port}` and `{folder}` for the bridge's port and the folder with the token."""
+    program = require_tool("alertmanager")
     state = StateFolder.open(folder)
     (folder / "token").write_text(token)
-    (folder / "config.yml").write_text(CONFIGURATION.format(port=bridge_port, folder=folder))
+    (folder / "config.yml").write_text(configuration.format(port=bridge_port, folder=folder))
     with reserved_port() as port:
         options = [f"--config.file={folder}/config.yml", f"--storage.path={folder}/data", "--cluster.listen-address="]
         child = Child(state, "alertmanager", Command([program, *options, f"--web.listen-address={HOST}:{port}"]))
         try:
             await child.ready(lambda: answers(port, READY, b" 200 "), 10)
             async with httpx2.AsyncClient(verify=False, base_url=f"http://{HOST}:{port}", timeout=10) as http:
-                yield Alertmanager(http)
+                yield Alertmanager(http, port)
         finally:
             await child.stop()

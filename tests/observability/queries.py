@@ -1,0 +1,75 @@
+"""The queries of the dashboards as they are sent once Grafana has filled in its variables, and what comes back."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.observability.boards import Json, panels
+from tests.observability.monitoring import Monitoring
+
+RATE_WINDOW = "15s"
+RANGE = "60s"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One target of one panel."""
+
+    board: str
+    panel_id: int
+    panel: str
+    ref: str
+    source: str  # uid of the datasource
+    text: str
+    instant: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.board} / {self.panel} / {self.ref}"
+
+
+# By a series' labels, in order: its values that are numbers.
+Seen = dict[tuple[tuple[str, str], ...], list[float]]
+
+
+def queries(board: Json) -> Iterator[Query]:
+    for panel in panels(board):
+        for target in panel.get("targets", []):
+            uid = target["datasource"]["uid"]
+            source = "atp-prometheus" if uid == "${datasource}" else uid
+            text = target.get("expr") or target["rawSql"]
+            instant = bool(target.get("instant"))
+            yield Query(board["uid"], panel["id"], panel["title"], target["refId"], source, text, instant)
+
+
+def filled(text: str, job: str = ".+", instance: str = ".+") -> str:
+    """As Grafana sends it, with everything chosen."""
+    given = {
+        "$__rate_interval": RATE_WINDOW,
+        "$__range": RANGE,
+        "$__interval": "1s",
+        "${job:regex}": job,
+        "${instance:regex}": instance,
+        "$job": job,
+        "$instance": instance,
+    }
+    for name, value in given.items():
+        text = text.replace(name, value)
+    assert "$" not in re.sub(r"\$\d", "", text), text
+    return text
+
+
+async def ask(prometheus: Monitoring, query: Query, since: float, instance: str = ".+") -> list[dict[str, Any]]:
+    text = filled(query.text, instance=instance)
+    return await (prometheus.instant(text) if query.instant else prometheus.ranged(text, since))
+
+
+def seen(result: list[dict[str, Any]]) -> Seen:
+    """What a person would see of it: NaN is a gap."""
+    found = Seen()
+    for series in result:
+        values = [float(value) for _, value in series.get("values") or [series["value"]]]
+        found[tuple(sorted(series["metric"].items()))] = [value for value in values if not math.isnan(value)]
+    return found

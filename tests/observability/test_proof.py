@@ -1,0 +1,311 @@
+"""The dashboards over a real Prometheus, two nodes and a worker, under traffic of known totals: no panel may be empty.
+
+Every query of every panel, variable and annotation is asked after each of two phases. What has one right value must
+have it; what is a rate must have the labels that the traffic has; nearly everything must change. The checks themselves
+are checked: with a metric renamed, a `max` made a `sum`, or a node not asked, they fail.
+"""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.embedded.folder import StateFolder
+from service.embedded.postgres import Postgres
+from service.embedded.valkey import VOLATILE, start_valkey
+from service.telemetry.catalogue import all_series
+from tests.conftest import new_database
+from tests.observability.alertmanagers import alertmanager
+from tests.observability.boards import BOARDS
+from tests.observability.bridges import bridge_settings, bridging
+from tests.observability.bugsink import Bugsink
+from tests.observability.expected import BROKEN, CONSTANT, EXACT, KINDS, QUIET, TABLES, Exact
+from tests.observability.monitoring import Monitoring, fast_alertmanager
+from tests.observability.queries import Query, Seen, ask, filled, queries, seen
+from tests.observability.tools import require_tool
+from tests.observability.workload import Site, site
+from tests.ports import reserved_port
+from tests.servers import OwnValkey, run
+from tests.upstream import upstream
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("proof")]
+
+ROUNDS = 4, 6
+# What a rate looks back on, and two scrapes.
+SETTLED_S = 3.0
+
+
+@dataclass
+class Phase:
+    """What was seen at its end."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)  # by Query.name
+    tables: dict[str, list[Any]] = field(default_factory=dict)
+    variables: dict[str, list[str]] = field(default_factory=dict)
+    annotations: dict[str, Seen] = field(default_factory=dict)
+    one_node: dict[str, Seen] = field(default_factory=dict)  # with the other not asked
+    mutated: dict[str, Seen] = field(default_factory=dict)
+    series: int = 0
+
+
+@dataclass
+class Faults:
+    """What was seen while something was broken: a node that was killed, then Redis."""
+
+    node: dict[str, Seen] = field(default_factory=dict)
+    redis: dict[str, Seen] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)  # what Sentry shows, in the order of its coming
+
+
+def all_queries() -> list[Query]:
+    return [query for board in BOARDS.values() for query in queries(board)]
+
+
+def of_prometheus() -> list[Query]:
+    return [query for query in all_queries() if query.source == "atp-prometheus"]
+
+
+@pytest.fixture(scope="module")
+def run_once(
+    postgres_server: Postgres, bugsink_server: Bugsink, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Phase, Phase, Faults]]:
+    require_tool("prometheus")
+    folder = tmp_path_factory.mktemp("proof")
+    with ExitStack() as stack:
+        valkey = stack.enter_context(
+            OwnValkey.started(lambda port: start_valkey(folder / "valkey", port, settings=VOLATILE))
+        )
+        for dsn in new_database(postgres_server, template="atp"):
+            yield run(observed(folder, dsn, valkey, bugsink_server))
+
+
+@pytest.fixture
+def phases(run_once: tuple[Phase, Phase, Faults]) -> tuple[Phase, Phase]:
+    return run_once[:2]
+
+
+@pytest.fixture
+def faults(run_once: tuple[Phase, Phase, Faults]) -> Faults:
+    return run_once[2]
+
+
+async def observed(folder: Path, dsn: str, valkey: OwnValkey, sentry: Bugsink) -> tuple[Phase, Phase, Faults]:
+    state = StateFolder.open(folder / "site")
+    with reserved_port() as port:
+        async with (
+            upstream() as model,
+            bridging(bridge_settings(sentry.dsn)) as bridge,
+            alertmanager(folder / "alertmanager", bridge.port, configuration=fast_alertmanager()) as manager,
+            site(state, dsn, valkey.url, model) as running,
+        ):
+            prometheus = Monitoring(state, port, {**running.ports, "atp-bridge": [bridge.port]}, manager.port)
+            await prometheus.start()
+            try:
+                async with running.in_use():
+                    first, second = await two_phases(running, prometheus)
+                    return first, second, await broken(running, valkey, prometheus, sentry)
+            finally:
+                await prometheus.stop()
+
+
+async def two_phases(running: Site, prometheus: Monitoring) -> tuple[Phase, Phase]:
+    since = time.time()
+    four = "max(atp_fleet_ws_connections_peak{window='day'})"
+    await eventually(lambda: equals(prometheus, four, 4), within_s=30)
+    await running.sockets.pop().connection.close()
+    first = await phase(running, prometheus, ROUNDS[0], since)
+    await running.come(8, "mobile")
+    return first, await phase(running, prometheus, ROUNDS[1], since)
+
+
+async def phase(running: Site, prometheus: Monitoring, rounds: int, since: float) -> Phase:
+    for _ in range(rounds):
+        await running.round()
+        await asyncio.sleep(0.5)
+    ended = time.time()
+    await eventually(lambda: none_waits(running), within_s=20)
+    await eventually(lambda: newer(prometheus, ended), within_s=30)
+    await asyncio.sleep(SETTLED_S)
+    found = Phase(series=await samples(running))
+    for query in of_prometheus():
+        found.seen[query.name] = seen(await ask(prometheus, query, since))
+        if query.name in EXACT:
+            found.one_node[query.name] = seen(await ask(prometheus, query, since, f".+:{running.ports['atp'][0]}"))
+            summed = replace(query, text=query.text.replace("max(", "sum(").replace("max by", "sum by"))
+            found.mutated[query.name] = seen(await ask(prometheus, summed, since))
+    for query in all_queries():
+        if query.source == "atp-postgresql":
+            found.tables[query.name] = await running.rows(in_sql(query.text))
+    await variables_and_annotations(prometheus, found, since)
+    return found
+
+
+async def variables_and_annotations(prometheus: Monitoring, found: Phase, since: float) -> None:
+    for uid, board in BOARDS.items():
+        for variable in board["templating"]["list"]:
+            if asked := re.fullmatch(r"label_values\((.+), (\w+)\)", str(variable["query"])):
+                values = await prometheus.label_values(filled(asked[1]), asked[2])
+                found.variables[f"{uid} / {variable['name']}"] = values
+        for annotation in board["annotations"]["list"]:
+            result = await prometheus.ranged(filled(annotation["target"]["expr"]), since)
+            found.annotations[f"{uid} / {annotation['name']}"] = seen(result)
+
+
+async def broken(running: Site, valkey: OwnValkey, prometheus: Monitoring, sentry: Bugsink) -> Faults:
+    """Each fault lasts until on-call has heard of it, and is over when on-call has heard of that."""
+    found, node = Faults(), running.nodes[1]
+
+    def heard(alert: str, status: str) -> bool:
+        tags = [event["tags"] for event in sentry.events()]
+        return any((tag["alertname"], tag["status"]) == (alert, status) for tag in tags)
+
+    await node.kill()
+    await eventually(lambda: heard("AtpInstanceMissing", "firing"), within_s=30)
+    found.node = await while_broken(prometheus)
+    await node.start()
+    await eventually(lambda: heard("AtpInstanceMissing", "resolved"), within_s=30)
+    await valkey.kill()
+    await eventually(lambda: heard("AtpDependencyDown", "firing"), within_s=30)
+    found.redis = await while_broken(prometheus)
+    await valkey.restart()
+    await eventually(lambda: heard("AtpDependencyDown", "resolved"), within_s=30)
+    alerts = ("AtpInstanceMissing", "AtpDependencyDown")
+    events = [event["tags"] for event in sentry.events()]
+    found.told = [f"{tag['alertname']} {tag['status']}" for tag in events if tag["alertname"] in alerts]
+    return found
+
+
+async def while_broken(prometheus: Monitoring) -> dict[str, Seen]:
+    since = time.time() - 5
+    asked = [query for query in of_prometheus() if query.name in {*QUIET, *BROKEN}]
+    return {query.name: seen(await ask(prometheus, query, since)) for query in asked}
+
+
+async def samples(running: Site) -> int:
+    text = (await running.nodes[0].private.get("/metrics")).text
+    return sum(not line.startswith("#") for line in text.splitlines())
+
+
+async def equals(prometheus: Monitoring, query: str, value: float) -> bool:
+    return [float(series["value"][1]) for series in await prometheus.instant(query)] == [value]
+
+
+async def newer(prometheus: Monitoring, moment: float) -> bool:
+    found = await prometheus.instant("max(atp_fleet_snapshot_timestamp_seconds)")
+    return bool(found) and float(found[0]["value"][1]) > moment
+
+
+async def none_waits(running: Site) -> bool:
+    return await running.rows("SELECT FROM tasks WHERE status IN ('queued', 'running') AND NOT scheduled") == []
+
+
+def in_sql(text: str) -> str:
+    """Grafana's macro, for the last day."""
+    return re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN now() - interval '1 day' AND now()", text)
+
+
+def wrong(expected: Exact, found: Seen, number: int) -> dict[str, Any]:
+    """What differs from the one right value of each label set, at the end of a phase."""
+    last = {labels: values[-1] for labels, values in found.items() if values}
+    right = {labels: values[number] for labels, values in expected.items()}
+    return {} if last == pytest.approx(right, rel=0.05) else {"found": last, "expected": right}
+
+
+def endless(values: list[float]) -> bool:
+    return any(map(math.isinf, values))
+
+
+def test_every_query_shows_something_and_only_numbers(phases: tuple[Phase, Phase]) -> None:
+    for shown in phases:
+        empty = {name for name, found in shown.seen.items() if not any(found.values())}
+        assert empty - QUIET == set()
+        assert {name for name, found in shown.seen.items() if any(map(endless, found.values()))} == set()
+
+
+def test_what_is_empty_when_all_is_well_shows_what_is_not(faults: Faults) -> None:
+    assert {name for name in QUIET if not any(faults.node[name].values())} == set()
+
+
+def test_a_node_that_is_gone_shows_and_reaches_on_call_and_so_does_its_return(faults: Faults) -> None:
+    assert faults.node["atp-overview / Instances up / A"][()][-1] == pytest.approx(2 / 3)
+    (missing,) = (values for labels, values in faults.node["atp-on-call / Targets / A"].items() if 0 in values)
+    assert missing[-1] == 0
+    assert faults.told.index("AtpInstanceMissing firing") < faults.told.index("AtpInstanceMissing resolved")
+
+
+def test_redis_that_is_gone_shows_and_reaches_on_call_and_so_does_its_return(faults: Faults) -> None:
+    degraded = (("dependency", "redis"), ("mode", "memory"))
+    assert faults.redis["atp-resources / Degraded / A"][degraded][-1] == 1
+    assert faults.redis["atp-resources / Dependencies / A"][(("dependency", "redis"),)][-1] == 0
+    assert faults.redis["atp-on-call / Alerts firing / A"][()][-1] > 0
+    assert faults.told.index("AtpDependencyDown firing") < faults.told.index("AtpDependencyDown resolved")
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_has_one_right_value_has_it(phases: tuple[Phase, Phase], name: str) -> None:
+    for number, shown in enumerate(phases):
+        assert wrong(EXACT[name], shown.seen[name], number) == {}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_rate_has_the_labels_that_the_traffic_has(phases: tuple[Phase, Phase], name: str) -> None:
+    found = phases[1].seen[name]
+    active = {tuple(value for _, value in labels) for labels, values in found.items() if any(v > 0 for v in values)}
+    assert active == KINDS[name]
+
+
+def test_nearly_everything_changes_with_the_second_phase(phases: tuple[Phase, Phase]) -> None:
+    first, second = phases
+    same = {name for name, found in first.seen.items() if found == second.seen[name] and any(found.values())}
+    assert same - CONSTANT == set()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_usage_have_the_totals(phases: tuple[Phase, Phase], name: str) -> None:
+    for number, shown in enumerate(phases):
+        assert [tuple(row) for row in shown.tables[name]] == TABLES[name][number]
+
+
+def test_every_query_of_postgresql_is_held_to_its_rows(phases: tuple[Phase, Phase]) -> None:
+    assert all(rows for rows in phases[0].tables.values())
+
+
+def test_variables_offer_what_runs(phases: tuple[Phase, Phase]) -> None:
+    for name, values in phases[0].variables.items():
+        if name.endswith("/ job"):
+            assert values == ["atp", "atp-bridge", "atp-worker"]
+        if name.endswith("/ instance"):
+            assert len(values) == 4
+
+
+def test_annotations_mark_what_happened(phases: tuple[Phase, Phase]) -> None:
+    shown = {name for name, found in phases[1].annotations.items() if any(found.values())}
+    assert shown == set(phases[1].annotations)
+
+
+def test_a_node_that_did_all_this_has_fewer_than_1500_series(phases: tuple[Phase, Phase]) -> None:
+    assert 500 < phases[1].series < 1500
+
+
+def test_a_renamed_metric_would_be_seen(phases: tuple[Phase, Phase]) -> None:
+    known = all_series()
+    assert "atp_fleet_online_users" in known
+    assert "atp_fleet_users_online" not in known  # test_dashboards.py refuses what is not in the catalogue
+
+
+def test_a_max_that_became_a_sum_would_be_seen(phases: tuple[Phase, Phase]) -> None:
+    name = "atp-online-users / Online users / A"
+    assert wrong(EXACT[name], phases[0].mutated[name], 0)["found"] == {(): 84.0}
+
+
+def test_a_node_that_is_not_asked_would_be_seen(phases: tuple[Phase, Phase]) -> None:
+    name = "atp-websockets / WebSocket connections / A"
+    assert wrong(EXACT[name], phases[0].one_node[name], 0) != {}
