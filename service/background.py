@@ -1,8 +1,9 @@
 """Background work with an owner: started together, restarted when it fails, cancelled and awaited at the end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -11,6 +12,7 @@ log = structlog.get_logger()
 RESTART_AFTER_S = 1.0
 ASK_AGAIN_S = 0.2
 
+Result = TypeVar("Result")
 Ran = Callable[[], None]
 
 
@@ -20,6 +22,12 @@ def unwatched() -> None:
 
 def unreported(error: Exception, work: str) -> None:
     """Nobody is told, beside the log."""
+
+
+def shared_task(work: Coroutine[Any, Any, Result], name: str) -> asyncio.Task[Result]:
+    """A task for many requests: in the context of none, so that what it does and logs is not put down to the one that
+    happened to begin it."""
+    return asyncio.create_task(work, name=name, context=contextvars.Context())
 
 
 class Counter(Protocol):

@@ -219,6 +219,11 @@ class Settings(BaseSettings):
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="Share of traces kept when the caller sent no traceparent"
     )
+    otel_traces_callers_per_minute: Annotated[int, Field(ge=0)] = Field(
+        600,
+        description="Traces a minute that each process keeps because the caller's traceparent says sampled; beyond "
+        "it OTEL_TRACES_SAMPLER_ARG decides",
+    )
     sentry_dsn: SecretStr = Field(SecretStr(""), description="Sentry project; empty: errors are only logged")
 
     bridge_host: str = Field("127.0.0.1", description="Address that `atp alert-bridge` listens on")

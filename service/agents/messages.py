@@ -43,7 +43,8 @@ class Tokens:
 
 
 class Answer(NamedTuple):
-    """A whole answer. `finish_reason` is the server's: stop, length, content_filter…
+    """A whole answer. `finish_reason` is the server's: stop, length, content_filter… `model`: by the server's own word;
+    empty where it gave none.
 
     `age_s` is None for one that was just given, else for how long it has been known: its tokens are 0, for nothing was
     asked of a model.
@@ -53,6 +54,7 @@ class Answer(NamedTuple):
     tokens: Tokens
     finish_reason: str
     age_s: float | None = None
+    model: str = ""
 
 
 class Delta(NamedTuple):

@@ -6,6 +6,7 @@ Reference: OpenAI API, "Create chat completion"; streams are server-sent events 
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ MOST_TOKENS = 100_000_000
 # Below the 5 s after which common servers (uvicorn) close an idle connection, so that no call meets a closing one:
 # asking a second time could pay twice.
 KEEP_ALIVE_S = 4.0
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
 
 
 class UpstreamUsage(BaseModel):
@@ -51,6 +53,11 @@ class UpstreamBody(BaseModel):
 
     choices: list[UpstreamChoice]
     usage: UpstreamUsage | None = None
+    model: Any = None
+
+    def model_name(self) -> str:
+        """It goes into traces: what is no name is none."""
+        return self.model if isinstance(self.model, str) and MODEL_NAME.fullmatch(self.model) else ""
 
 
 class OpenAIClient:
@@ -83,14 +90,16 @@ class OpenAIClient:
             raise UpstreamError("The model server sent no answer.")
         text = body.choices[0].message.content or ""
         tokens = body.usage.tokens() if body.usage else None
-        return Answer(text, tokens or estimate(prompt, len(text)), body.choices[0].finish_reason or "stop")
+        reason = body.choices[0].finish_reason or "stop"
+        return Answer(text, tokens or estimate(prompt, len(text)), reason, model=body.model_name())
 
     async def stream(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[Item, None]:
         pieces: list[str] = []
-        tokens, finish_reason = None, ""
+        tokens, finish_reason, model = None, "", ""
         async with contextlib.aclosing(self._bodies(prompt, headers)) as bodies:
             async for body in bodies:
                 tokens = body.usage.tokens() if body.usage else tokens
+                model = model or body.model_name()
                 for choice in body.choices[:1]:
                     finish_reason = choice.finish_reason or finish_reason
                     if choice.delta and choice.delta.content:
@@ -99,7 +108,7 @@ class OpenAIClient:
         if not finish_reason:
             raise UpstreamError("The model server ended its answer before it was whole.")
         text = "".join(pieces)
-        yield Answer(text, tokens or estimate(prompt, len(text)), finish_reason)
+        yield Answer(text, tokens or estimate(prompt, len(text)), finish_reason, model=model)
 
     async def _bodies(self, prompt: Prompt, headers: Mapping[str, str]) -> AsyncGenerator[UpstreamBody, None]:
         """The stream's parsed events, each awaited under the deadline that applies to it."""

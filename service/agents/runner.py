@@ -3,19 +3,15 @@
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import SpanKind, Tracer
 
+from service.agents.call import OPERATION, Call
 from service.agents.catalogue import DIRECT, Agent, Catalogue, Parameters
 from service.agents.messages import Answer, Item, Message, ModelClient, Prompt, Tokens
 from service.errors import AtpError
 from service.telemetry.metrics import Metrics
-
-OPERATION = "chat"
-PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Question(NamedTuple):
@@ -69,13 +65,13 @@ class Runner:
                     if waiting:
                         waiting = False
                         waited_s = time.perf_counter() - started
-                        self._metrics.model_first_chunks(*labels(question)[1:]).observe(waited_s)
+                        self._first_chunk(call, labels(question), waited_s)
                     if isinstance(item, Answer):
                         call.answer = item
                     yield item
 
     @contextmanager
-    def _observed(self, question: Question) -> Iterator["Call"]:
+    def _observed(self, question: Question) -> Iterator[Call]:
         """Time one model call. The span is never made current: a generator may end in another context."""
         names = labels(question)
         call = Call(self._tracer.start_span(f"chat {names[2]}", kind=SpanKind.CLIENT))
@@ -84,43 +80,25 @@ class Runner:
             yield call
         except AtpError as error:
             error_type = error.code
-            call.span.set_status(StatusCode.ERROR, error.detail)
+            call.fail(error)
             raise
         except BaseException:
             error_type = "cancelled"
             raise
         finally:
-            self._metrics.model_durations(*names, error_type).observe(time.perf_counter() - started)
-            self._finish(call, names)
+            duration_s = time.perf_counter() - started
+            self._metrics.model_durations(*names, error_type).observe(duration_s, call.exemplar())
+            self._count(call, names)
+            call.end(question.agent.id, question.prompt)
 
-    def _finish(self, call: "Call", names: tuple[str, str, str]) -> None:
-        attributes = {
-            "gen_ai.operation.name": names[0],
-            "gen_ai.provider.name": names[1],
-            "gen_ai.request.model": names[2],
-        }
-        call.span.set_attributes(attributes)
+    def _first_chunk(self, call: Call, names: tuple[str, str, str], waited_s: float) -> None:
+        self._metrics.model_first_chunks(*names[1:]).observe(waited_s, call.exemplar())
+        call.span.set_attribute("gen_ai.response.time_to_first_chunk", waited_s)
+
+    def _count(self, call: Call, names: tuple[str, str, str]) -> None:
         if call.answer:
-            tokens = call.answer.tokens
-            self._metrics.model_token_counts(*names, "input").observe(tokens.input)
-            self._metrics.model_token_counts(*names, "output").observe(tokens.output)
-            usage = {"gen_ai.usage.input_tokens": tokens.input, "gen_ai.usage.output_tokens": tokens.output}
-            call.span.set_attributes(usage)
-        call.span.end()
-
-
-@dataclass
-class Call:
-    """A model call under way."""
-
-    span: Span
-    answer: Answer | None = None
-
-    def headers(self) -> dict[str, str]:
-        """The trace's context for the model server."""
-        carrier: dict[str, str] = {}
-        PROPAGATOR.inject(carrier, set_span_in_context(self.span))
-        return carrier
+            self._metrics.model_token_counts(*names, "input").observe(call.answer.tokens.input)
+            self._metrics.model_token_counts(*names, "output").observe(call.answer.tokens.output)
 
 
 def labels(question: Question) -> tuple[str, str, str]:

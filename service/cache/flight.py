@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Literal, Protocol, TypeVar
 
+from opentelemetry.trace import SpanContext
+
 from service.cache.entry import Kind
 from service.cache.leads import lead_of
+from service.telemetry.operations import UNSEEN, Wait, wait_for
 
 Item = TypeVar("Item")
 Result = Literal["hit", "miss", "shared", "bypass"]
@@ -58,6 +61,7 @@ class Flight(Generic[Item]):
         self.over = False
         self.task: asyncio.Task[None] | None = None
         self.boarded = 0
+        self.whose: SpanContext | None = None  # the span of the first reader, where it is recorded
         self.payer = 0  # the number of the reader whose the cost of the call is; 0: nobody's yet
         self._failure: BaseException | None = None
         self._traceback: TracebackType | None = None
@@ -131,6 +135,7 @@ class Reader(Generic[Item]):
         self._order, self._flights = order, flights
         self._read = 0
         self._settled = False
+        self._wait: Wait = UNSEEN
 
     async def __aenter__(self) -> "Reader[Item]":
         self._flight, first = self._flights.board(self._order)
@@ -138,6 +143,8 @@ class Reader(Generic[Item]):
         self._number = self._flight.boarded
         if first:
             self._flight.payer = self._number
+        else:
+            self._wait = wait_for("answer", self._flight.whose)
         try:
             while self._flight.source is None and not self._flight.over:
                 await self._flight.change()
@@ -154,6 +161,7 @@ class Reader(Generic[Item]):
         self._leave()
 
     def _leave(self) -> None:
+        self._wait.end()
         self._flights.leave(self._order, self._flight)
         if self._flight.payer == self._number and not self._settled and not self._flight.over:
             self._flight.payer = 0  # whoever reads it to the end pays it whole

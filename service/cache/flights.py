@@ -22,6 +22,7 @@ from service.cache.flight import Flight, Item, Order, Reader, Result, Source
 from service.cache.leads import Leads, begun_ms_of
 from service.cache.store import Cache
 from service.errors import Unavailable
+from service.telemetry.operations import recorded
 
 log = structlog.get_logger()
 
@@ -149,6 +150,8 @@ class Flights(Generic[Item]):
     def _depart(self, order: Order[Item]) -> Flight[Item]:
         flight = Flight[Item](order.groups, self._cache.clock.now_ms())
         flight.readers = 1
+        if span := recorded():
+            flight.whose = span.get_span_context()
         flight.task = asyncio.create_task(self._fly(order, flight), name="cache-flight")
         self._tasks.add(flight.task)
         flight.task.add_done_callback(partial(self._ended, order, flight))

@@ -25,9 +25,11 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from service.background import end
 from service.db.recent import RecentPool
+from service.db.server import server_of
 from service.errors import Conflict, DatabaseRejected, DatabaseUnavailable, SettingsError, last_line
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import Operations
 
 log = structlog.get_logger()
 
@@ -110,6 +112,7 @@ class Database:
         self._settings, self._metrics = settings, metrics
         self._dsn = settings.database_url.get_secret_value()
         self.timeout_s = settings.db_timeout
+        self._operations = Operations(metrics, "postgresql", server_of(self._dsn))
         self._lent: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()
         self._pool = self._make_pool()
         self._up = True
@@ -177,19 +180,16 @@ class Database:
     async def _borrowed(self, operation: str) -> AsyncIterator[AsyncConnection[Any]]:
         if not self._up:
             raise DatabaseUnavailable(AWAY_TEXT)
-        started = time.perf_counter()
         pool = self._pool  # the watch may replace it meanwhile
-        try:
-            with database_errors():
-                connection = await pool.getconn()
-                try:
-                    self._metrics.pool_wait.labels("postgresql").observe(time.perf_counter() - started)
-                    with severed_after(connection, self.timeout_s):
-                        yield connection
-                finally:
-                    await pool.putconn(connection)
-        finally:
-            self._metrics.db_durations("postgresql", operation).observe(time.perf_counter() - started)
+        with self._operations(operation) as seen, database_errors():
+            started = time.perf_counter()
+            connection = await pool.getconn()
+            try:
+                seen.waited(self._metrics.pool_wait.labels("postgresql"), time.perf_counter() - started)
+                with severed_after(connection, self.timeout_s):
+                    yield connection
+            finally:
+                await pool.putconn(connection)
 
     async def _check(self, connection: AsyncConnection[Any]) -> None:
         """Before a connection is lent that has been idle for a while: is its server still there?"""

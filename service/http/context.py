@@ -17,8 +17,8 @@ from service.errors import AtpError
 from service.http.problems import answer_for
 from service.telemetry.logging import RequestLine
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_span import StartRequestSpan
 from service.telemetry.sentry import ErrorReporter
+from service.telemetry.spans import StartRequestSpan
 
 log = structlog.get_logger()
 
@@ -127,6 +127,7 @@ def end_span(span: Span, method: str, route: str, status: int, key_prefix: str |
     span.set_attributes(attributes)
     if status >= 500:
         span.set_status(StatusCode.ERROR)
+        span.set_attribute("error.type", str(status))
     span.end()
 
 

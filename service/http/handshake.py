@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, StatusCode, use_span
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -54,7 +54,8 @@ class SocketEndpoint(Generic[Visit]):
         span = self._observers.tracer.start_span(f"GET {route}", context=context, kind=SpanKind.SERVER)
         status, result, visit = 500, "internal", None
         try:
-            visit = await self._admit(websocket, span)
+            with use_span(span, record_exception=False, set_status_on_exception=False):
+                visit = await self._admit(websocket, span)
             status, result = 101, ""
         except AtpError as error:
             status, result = error.status, str(error.extra.get("reason", error.code))
@@ -65,6 +66,8 @@ class SocketEndpoint(Generic[Visit]):
             span.set_attributes({"http.route": route, "http.response.status_code": status})
             if key_prefix := scope.get("atp.key_prefix"):
                 span.set_attribute("atp.key_prefix", key_prefix)
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
             span.end()
         return visit
 

@@ -19,6 +19,7 @@ from service.keys import store, token
 from service.keys.revocations import READ_COUNT, MemoryRevocations, RedisRevocations, Revocations
 from service.keys.store import Standing
 from service.state.failover import Failover
+from service.telemetry.operations import wait_for
 
 FRESH_S = 30.0
 FRESH_DEGRADED_S = 1.0
@@ -129,7 +130,9 @@ class KeyVerifier:
         if task is None:
             task = self._loading[key_hash] = asyncio.create_task(self._load(key_hash))
             task.add_done_callback(lambda done: self._loaded(key_hash, done))
-        return await asyncio.shield(task)
+            return await asyncio.shield(task)
+        with wait_for("select_key"):
+            return await asyncio.shield(task)
 
     def _loaded(self, key_hash: bytes, task: asyncio.Task[Identity]) -> None:
         self._loading.pop(key_hash, None)

@@ -10,6 +10,7 @@ from service.limits.policies import POLICIES, Limit, Policies
 from service.limits.refusals import Refusal, Refusals
 from service.state.failover import Failover
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import observe
 
 NONE: Mapping[str, str] = {}
 
@@ -67,7 +68,7 @@ class RateLimiter:
         else:
             decision = await self._ask(limit, key, cost, again, started)
         self.count(decision)
-        self._duration.observe(self._clock() - started)
+        observe(self._duration, self._clock() - started)
         return decision
 
     def refused(self, policy: str, subject: str) -> Decision | None:

@@ -10,11 +10,12 @@ from service.agents.parallel import Outcome, complete_all, stream_all
 from service.agents.runner import Question, Runner
 from service.agents.session_records import Turn
 from service.agents.sessions import Sessions
-from service.errors import DatabaseUnavailable
+from service.errors import AtpError, DatabaseUnavailable
 from service.http.problems import problem
 from service.routes.chat_requests import BatchItem, ChatRequest
 from service.routes.chats import Caller, Chat, Event, Exchange
 from service.routes.recall import Recall
+from service.telemetry.operations import tell, tell_failure
 from service.usage.ledger import Ledger
 
 
@@ -36,7 +37,10 @@ class Answering:
         ]
         context, several = exchange is not None, asked.agents is not None
         asker = self._recall.asker(caller, several=several, context=context)
-        return Chat(caller, questions, asker, exchange, several=several, context=context)
+        chat = Chat(caller, questions, asker, exchange, several=several, context=context)
+        if isinstance(asked, ChatRequest):  # of a batch every one would overwrite the one before
+            tell(agent=chat.agents, model=chat.models)
+        return chat
 
     def begin_direct(self, caller: Caller, question: Question, *, context: bool) -> Chat:
         """A chat of one question that is made already; `context`: it holds a conversation, so it is nobody else's.
@@ -44,7 +48,9 @@ class Answering:
         Raises DatabaseUnavailable.
         """
         self._ledger.require_open()
-        return Chat(caller, [question], self._recall.asker(caller, context=context), context=context)
+        chat = Chat(caller, [question], self._recall.asker(caller, context=context), context=context)
+        tell(agent=chat.agents, model=chat.models)
+        return chat
 
     async def recall(self, chat: Chat) -> list[Outcome] | None:
         """The answers, if nobody need be asked for any of them."""
@@ -88,9 +94,12 @@ class Answering:
         try:
             async with aclosing(self._accounted(chat, outcomes)) as accounted:
                 async for outcome in accounted:
+                    if isinstance(outcome.item, AtpError):
+                        tell_failure(outcome.item.code)
                     yield chat.event(outcome)
             yield "done", {"id": str(chat.meter.id), "usage": chat.usage()}
         except DatabaseUnavailable as error:
+            tell_failure(error.code)
             yield "error", {"error": problem(error, chat.request_id)}
 
     async def complete_aloud(self, chat: Chat, tell: Callable[[str, str], None]) -> list[Outcome]:

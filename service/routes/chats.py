@@ -58,10 +58,12 @@ class Chat:
     ) -> None:
         self.request_id, self.questions, self.asker, self.exchange = caller.request_id, questions, asker, exchange
         self.several, self.bypass = several, context or caller.caching != ANY
-        agents = ",".join(question.agent.id for question in questions)
-        models = ",".join(dict.fromkeys(question.prompt.model.id for question in questions))
+        self.agents = ",".join(question.agent.id for question in questions)
+        self.models = ",".join(dict.fromkeys(question.prompt.model.id for question in questions))
         who = caller.identity
-        self.meter = Meter(caller.request_id, who.key_hash, who.user_id, agents, models, started=caller.started)
+        self.meter = Meter(
+            caller.request_id, who.key_hash, who.user_id, self.agents, self.models, started=caller.started
+        )
         self._unfinished = {question.agent.id: 0 for question in questions}  # characters streamed so far
         self._recalled: set[str] = set()  # agents whose answer was known, or asked for by somebody else
         self._ages: list[float | None] = []

@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import structlog
-from opentelemetry import context as otel_context
-from opentelemetry.context import Context as TraceContext
-from opentelemetry.trace import Link as SpanLink
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from service.background import end
 from service.errors import AtpError, BadRequest, Conflict, Invalid, NotFound, TooMany
@@ -38,6 +34,8 @@ from service.routes.admission import Visit
 from service.routes.answering import Answering
 from service.routes.chat_requests import ChatRequest
 from service.routes.chats import Caller, Chat
+from service.routes.message_trace import MessageTrace
+from service.telemetry.operations import tell_failure
 from service.telemetry.socket_metrics import SocketMetrics
 
 log = structlog.get_logger()
@@ -91,34 +89,40 @@ class Conversation:
         """Act on one message; what is wrong with it is answered, never raised."""
         started = time.perf_counter()
         type_, id_ = "invalid", None
-        try:
-            message = understood(text)
-            type_, id_ = message.type, message.id
-            await self._act(message)
-        except AtpError as error:
-            if isinstance(error, BadRequest | Invalid):
-                self._fault()
-            await self._say_error(error, id_)
-        except OSError:
-            pass  # it left while it was answered; the next receive says so
-        finally:
-            self._common.metrics.received(type_, len(text or ""), time.perf_counter() - started)
+        with self._traced() as trace:
+            try:
+                message = understood(text)
+                type_, id_ = message.type, message.id
+                trace.name(type_)
+                await self._act(message, trace)
+            except AtpError as error:
+                tell_failure(error.code)
+                if isinstance(error, BadRequest | Invalid):
+                    self._fault()
+                await self._say_error(error, id_)
+            except OSError:
+                pass  # it left while it was answered; the next receive says so
+            finally:
+                self._common.metrics.received(type_, len(text or ""), time.perf_counter() - started)
+
+    def _traced(self) -> MessageTrace:
+        return MessageTrace(self._common.observers.tracer, self._visit.handshake, self._visit.identity.key_prefix)
 
     async def end(self) -> None:
         """The socket is gone: end every chat, so that no model works for nobody."""
         if self._chats:
             await end(*self._chats.values())
 
-    async def _act(self, message: ClientMessage) -> None:
+    async def _act(self, message: ClientMessage, trace: MessageTrace) -> None:
         if isinstance(message, AskedChat):
-            await self._begin_chat(message)
+            await self._begin_chat(message, trace)
             await asyncio.sleep(0)  # it has begun before the next message may cancel it
         elif isinstance(message, Cancel):
             self._cancel(message.id)
         else:
             await self._say(self._pong(message))
 
-    async def _begin_chat(self, message: AskedChat) -> None:
+    async def _begin_chat(self, message: AskedChat, trace: MessageTrace) -> None:
         """Raises Invalid, NotFound, Conflict, TooMany or DatabaseUnavailable."""
         started = time.perf_counter()
         chats = self._chats = {} if self._chats is None else self._chats
@@ -130,7 +134,8 @@ class Conversation:
         await self._common.costs.gate.charge_socket(self._visit.identity)
         caller = Caller(self._visit.identity, request_id_of([]), started=started)
         chat = await self._common.answering.begin(caller, body)
-        chats[message.id] = asyncio.create_task(self._answer(message.id, chat))
+        chats[message.id] = asyncio.create_task(self._answer(message.id, chat, trace))
+        trace.goes_on = True
         self._socket.busy = len(chats)
 
     def _cancel(self, id_: str) -> None:
@@ -140,18 +145,16 @@ class Conversation:
         self._called_off = (self._called_off or set()) | {id_}
         self._chats[id_].cancel()
 
-    async def _answer(self, id_: str, chat: Chat) -> None:
-        """One chat, from its question to `done`, in a trace of its own that links to the handshake."""
+    async def _answer(self, id_: str, chat: Chat, trace: MessageTrace) -> None:
+        """One chat, from its question to `done`, in its message's trace."""
         structlog.contextvars.bind_contextvars(request_id=chat.request_id)
-        links = [SpanLink(self._visit.handshake)]
-        span = self._common.observers.tracer.start_span("ws chat", TraceContext(), SpanKind.SERVER, links=links)
-        otel_context.attach(set_span_in_context(span))
         try:
             async with self._common.costs.slots.held(self._visit.identity):
                 if self._is_called_off(id_):  # Python 3.11 may lose a cancellation in a Redis call (background.end)
                     raise asyncio.CancelledError
                 await self._stream(id_, chat)
         except TooMany as error:
+            tell_failure(error.code)
             await self._say_error(error, id_, chat.request_id)
         except OSError:
             pass  # it left; the row of what it used is on its way
@@ -162,10 +165,10 @@ class Conversation:
             with suppress(OSError):  # it left as well
                 await self._say(done)
         except Exception as error:  # noqa: BLE001 - the end of a task that nobody awaits: logged, counted, reported
-            span.set_status(StatusCode.ERROR)
+            tell_failure(AtpError.code)
             await self._unforeseen(error, id_, chat)
         finally:
-            span.end()
+            trace.end()
             self._finished(id_)
 
     async def _stream(self, id_: str, chat: Chat) -> None:

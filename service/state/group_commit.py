@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from service.background import shared_task
+from service.telemetry.operations import Wait, wait_for
+
 Outcome = TypeVar("Outcome")
 
 
@@ -21,7 +24,7 @@ class GroupCommit(Generic[Outcome]):
         self._write, self._name = write, name
         self._running: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
-        self._joined: list[asyncio.Future[Outcome]] = []
+        self._joined: list[tuple[asyncio.Future[Outcome], Wait]] = []
 
     @property
     def idle(self) -> bool:
@@ -30,10 +33,11 @@ class GroupCommit(Generic[Outcome]):
     async def join(self) -> Outcome:
         """What came of the write that contains what was noted before this call; raises as `write`."""
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._joined.append(answered)
-        if self._waiting is None:
-            self._waiting = asyncio.create_task(self._begin(self._running), name=self._name)
-        return await answered
+        with wait_for(self._name) as wait:
+            self._joined.append((answered, wait))
+            if self._waiting is None:
+                self._waiting = shared_task(self._begin(self._running), self._name)
+            return await answered
 
     async def close(self) -> None:
         """Wait for the writes on their way; each ends by its own deadline."""
@@ -45,7 +49,10 @@ class GroupCommit(Generic[Outcome]):
             await asyncio.wait([before])
             await asyncio.sleep(0)  # those it answered may come again at once, and join
         self._running, self._waiting = self._waiting, None
-        joined, self._joined = self._joined, []
+        joined = [answered for answered, _ in self._joined]
+        for _, wait in self._joined:
+            wait.sent()
+        self._joined = []
         try:
             outcome = await self._write()
         except asyncio.CancelledError:

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
-from service.background import end
+from service.background import end, shared_task
 from service.errors import StateUnavailable
 from service.state.redis import Client, RedisState, state_error
+from service.telemetry.operations import Wait, wait_for
 
 # With values of a megabyte each, what one round trip carries within the timeout.
 BATCH = 16
@@ -22,6 +23,7 @@ BATCH = 16
 LANES = 4
 
 Command = Callable[[Client], object]  # one command, for redis-py's pipeline or its client: `lambda p: p.get(name)`
+Asked = tuple[Command, asyncio.Future[Any], Wait]  # by one caller, who waits
 
 
 class Pipeline:
@@ -30,23 +32,24 @@ class Pipeline:
     def __init__(self, redis: RedisState, operation: str) -> None:
         """`operation` is the label of its round trips in `db_client_operation_duration_seconds`."""
         self._redis, self._operation = redis, operation
-        self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()  # one for each caller who waits
+        self._waiting: deque[Asked] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
 
     async def run(self, command: Command) -> Any:
         """The command's answer. Raises StateUnavailable, or StateRejected for this command alone."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, answer))
-        if not self._lanes or (len(self._waiting) >= BATCH and len(self._lanes) < LANES):
-            self._begin()
-        return await answer
+        with wait_for(self._operation) as wait:
+            self._waiting.append((command, answer, wait))
+            if not self._lanes or (len(self._waiting) >= BATCH and len(self._lanes) < LANES):
+                self._begin()
+            return await answer
 
     async def close(self) -> None:
         await end(*self._lanes)
         self._fail(list(self._waiting), StateUnavailable(f"{self._operation}: closed"))
 
     def _begin(self) -> None:
-        lane = asyncio.create_task(self._send_all(), name="redis-pipeline")
+        lane = shared_task(self._send_all(), "redis-pipeline")
         self._lanes.add(lane)
         lane.add_done_callback(self._ended)
 
@@ -67,13 +70,15 @@ class Pipeline:
             finally:
                 self._fail(batch, StateUnavailable(f"{self._operation}: closed"))  # where this lane was ended
 
-    async def _send(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
-        commands = [command for command, answer in batch if not answer.done()]  # some have left meanwhile
-        if not commands:
+    async def _send(self, batch: Sequence[Asked]) -> None:
+        asked = [one for one in batch if not one[1].done()]  # some have left meanwhile
+        if not asked:
             return
-        waiting = [answer for _, answer in batch if not answer.done()]
+        for _, _, wait in asked:
+            wait.sent()
+        commands = [command for command, _, _ in asked]
         results = await self._redis.run(self._operation, lambda client: together(client, commands))
-        for answer, result in zip(waiting, results, strict=True):
+        for (_, answer, _), result in zip(asked, results, strict=True):
             if answer.done():
                 continue
             if isinstance(result, Exception):
@@ -81,8 +86,8 @@ class Pipeline:
             else:
                 answer.set_result(result)
 
-    def _fail(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: StateUnavailable) -> None:
-        for _, answer in batch:
+    def _fail(self, batch: Sequence[Asked], error: StateUnavailable) -> None:
+        for _, answer, _ in batch:
             if not answer.done():
                 answer.set_exception(error)
 

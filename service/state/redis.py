@@ -12,7 +12,6 @@ Blocking reads go through a RedisState of their own, with a longer deadline, so 
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service.errors import SettingsError, StateRejected, StateUnavailable
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import Operations
 
 log = structlog.get_logger()
 
@@ -36,7 +36,8 @@ Result = TypeVar("Result")
 Client = Any  # Redis | RedisCluster: the library's own annotations mix sync and async results
 
 CLOSE_TIMEOUT_S = 1.0
-DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
+REDIS_PORT = 6379
+DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": REDIS_PORT}
 # What an outage, a failover or a loading server looks like.
 AWAY = (ConnectionError, TimeoutError, ReadOnlyError, ClusterError, OSError, asyncio.TimeoutError)
 # What uvloop says, and redis-py passes on, of a write to a connection that was reset a moment ago.
@@ -59,7 +60,7 @@ class RedisState:
     def __init__(self, settings: Settings, metrics: Metrics, timeout_s: float | None = None) -> None:
         """`timeout_s` is the deadline of a call, REDIS_REQUEST_TIMEOUT unless told; connecting never gets longer."""
         self.timeout_s = timeout_s or settings.redis_request_timeout
-        self._durations = metrics.db_durations
+        self._operations = Operations(metrics, "redis", server_of(settings.redis_url.get_secret_value()))
         self._client, *self._companions = connect(settings, self.timeout_s)
 
     @property
@@ -74,18 +75,16 @@ class RedisState:
             StateUnavailable: Redis is away, silent or failing over.
             StateRejected: it answered, with an error.
         """
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                return await call(self._client)
-        except (RedisError, *AWAY) as error:
-            raise state_error(operation, error) from error
-        except RuntimeError as error:
-            if UVLOOP_CLOSED not in str(error):
-                raise
-            raise StateUnavailable(f"{operation}: ConnectionError") from error
-        finally:
-            self._durations("redis", operation).observe(time.perf_counter() - started)
+        with self._operations(operation):
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    return await call(self._client)
+            except (RedisError, *AWAY) as error:
+                raise state_error(operation, error) from error
+            except RuntimeError as error:
+                if UVLOOP_CLOSED not in str(error):
+                    raise
+                raise StateUnavailable(f"{operation}: ConnectionError") from error
 
     async def ping(self) -> None:
         await self.run("ping", lambda client: client.ping())
@@ -106,6 +105,16 @@ class RedisState:
                     await client.aclose()
             except (RedisError, *AWAY):
                 continue  # a server that is gone has nothing left to be told
+
+
+def server_of(url: str) -> dict[str, str | int]:
+    """For spans: the one server's address. Of Sentinel's and of a cluster it is not known which one answers."""
+    try:
+        parts = urlsplit(url)
+        single = parts.scheme in ("redis", "rediss") and parts.hostname
+        return {"server.address": single, "server.port": parts.port or REDIS_PORT} if single else {}
+    except ValueError:  # refused elsewhere, with words
+        return {}
 
 
 def state_error(operation: str, error: Exception) -> StateUnavailable:

@@ -6,7 +6,7 @@ may die between the receiver's answer and its own note of it. `webhook-id` is th
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
@@ -19,8 +19,9 @@ from service.tasks.failures import Unforeseen
 from service.tasks.receivers import Message, Receivers, Undelivered
 from service.tasks.records import CallbackStatus, Task
 from service.tasks.runs import Again, backoff_s
-from service.tasks.store import CALLBACK_LABEL
+from service.tasks.store import CALLBACK_LABEL, CALLBACK_QUEUE
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import observe, tell_failure
 
 log = structlog.get_logger()
 
@@ -65,14 +66,20 @@ class Callbacks:
             task = await callback_store.begin(connection, task_id)
         if task is None:  # deleted, say
             return "gone"
+        with traces.processing(self._tracer, task, CALLBACK_QUEUE):
+            return await self._tried(task)
+
+    async def _tried(self, task: Task) -> str:
+        """Raises as `run`."""
         beginning = self._terms.allowed.beginning(task.callback_url or "")
         started = time.perf_counter()
         try:
             await self._tell(task, beginning)
         except Undelivered as error:
+            tell_failure(error.reason)
             return await self._undelivered(task, beginning, error)
         finally:
-            self._metrics.task_duration.labels(CALLBACK_LABEL).observe(time.perf_counter() - started)
+            observe(self._metrics.task_duration.labels(CALLBACK_LABEL), time.perf_counter() - started)
         return await self._ended(task, "delivered")
 
     async def _tell(self, task: Task, beginning: str | None) -> None:
@@ -91,6 +98,7 @@ class Callbacks:
 
     async def _post(self, task: Task, message: Message) -> None:
         with traces.delivery(self._tracer, task) as span:
+            message = replace(message, headers={**message.headers, **traces.carried(span)})
             try:
                 span.set_attribute("http.response.status_code", await self._receivers.post(message))
             except Undelivered as error:

@@ -6,6 +6,7 @@ from uuid import UUID
 from service.tasks.records import Task
 from service.tasks.store import JOB_LABEL, QUEUE
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import observe
 
 Changed = Callable[[Task], Awaitable[None]]
 Batched = Callable[[str, UUID, int], Awaitable[None]]  # a user's batch of so many tasks was taken
@@ -38,10 +39,10 @@ class News:
     def _started(self, task: Task) -> None:
         if task.attempt == 1 and task.started_at:  # a later run has waited for other reasons
             ready_at = max(task.created_at, task.not_before or task.created_at)
-            self._metrics.task_queue_wait.labels(QUEUE).observe((task.started_at - ready_at).total_seconds())
+            observe(self._metrics.task_queue_wait.labels(QUEUE), (task.started_at - ready_at).total_seconds())
 
     def _ended(self, task: Task, ran: bool) -> None:
         self._metrics.tasks.labels(JOB_LABEL, task.status).inc()
         if ran and task.status != "cancelled" and task.started_at and task.finished_at:
             taken_s = (task.finished_at - task.started_at).total_seconds()
-            self._metrics.task_duration.labels(JOB_LABEL).observe(taken_s)
+            observe(self._metrics.task_duration.labels(JOB_LABEL), taken_s)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from opentelemetry.trace import Tracer
 from pydantic_core import to_json
 
 from service.db.pool import Database
@@ -20,10 +21,12 @@ from service.errors import (
     Unavailable,
     UpstreamError,
 )
-from service.tasks import store
+from service.tasks import store, traces
 from service.tasks.failures import Failures, refused
 from service.tasks.news import News
 from service.tasks.records import Task
+from service.tasks.store import QUEUE
+from service.telemetry.operations import tell_failure
 
 LONGEST_BACKOFF_S = 300.0
 ENDED = frozenset(("done", "failed"))  # what a run says that ended its task, and its job
@@ -59,10 +62,17 @@ class Runs:
     """
 
     def __init__(
-        self, db: Database, ask: Ask, problem: Problem, news: News, failures: Failures, bounds: Bounds
+        self,
+        db: Database,
+        ask: Ask,
+        problem: Problem,
+        news: News,
+        failures: Failures,
+        bounds: Bounds,
+        tracer: Tracer,
     ) -> None:
         self._db, self._ask, self._problem, self._news = db, ask, problem, news
-        self._failures, self._bounds = failures, bounds
+        self._failures, self._bounds, self._tracer = failures, bounds, tracer
 
     async def run(self, task_id: UUID, job_id: int, stopping: Callable[[], bool], begun: Task | None = None) -> str:
         """What became of it: done or failed, its job with it; late, where its deadline had passed; or gone, where there
@@ -76,13 +86,14 @@ class Runs:
         task = begun or await self._start(task_id, job_id)
         if task is None:
             return await self._too_late(task_id, job_id)
-        await self._news.changed(task)
-        try:
-            return await self._tried(task)
-        except asyncio.CancelledError:
-            if stopping():
-                await asyncio.shield(self._put_back(task, counted=False))
-            raise
+        with traces.processing(self._tracer, task, QUEUE):
+            await self._news.changed(task)
+            try:
+                return await self._tried(task)
+            except asyncio.CancelledError:
+                if stopping():
+                    await asyncio.shield(self._put_back(task, counted=False))
+                raise
 
     async def _start(self, task_id: UUID, job_id: int) -> Task | None:
         async with self._db.statement("start_task") as connection:
@@ -98,6 +109,7 @@ class Runs:
             return await self._ended(task, "failed", None, RunTooLong())
         except (UpstreamError, Unavailable) as error:
             if task.attempt < self._bounds.tries and not refused(error):
+                tell_failure(error.code)
                 await self._put_back(task, counted=True)
                 self._news.retried()
                 raise Again(backoff_s(self._bounds.backoff_s, task.attempt)) from error
@@ -118,6 +130,8 @@ class Runs:
             return await self._ended(task, "failed", None, error)
 
     async def _ended(self, task: Task, status: Any, result: dict[str, Any] | None, error: AtpError | None) -> str:
+        if error:
+            tell_failure(error.code)
         told = self._problem(error, task.request_id) if error else None
         # A callback is a second row, of the same transaction.
         lent = self._db.connection if task.callback_url else self._db.statement

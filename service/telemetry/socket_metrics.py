@@ -3,6 +3,7 @@
 from service.devices import DEVICES, Device
 from service.telemetry.labels import WS_CLOSE_CODES, WS_HANDSHAKES
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import observe
 
 # What the server closes with on its own account: broken frames or UTF-8, a message too big, a fault, a drain's end.
 SERVERS_OWN = frozenset({"1002", "1007", "1009", "1011", "1012", "cut"})
@@ -34,7 +35,7 @@ class SocketMetrics:
     def received(self, type_: str, message_bytes: int, handle_s: float) -> None:
         self._metrics.ws_messages.labels("in", type_).inc()
         self._metrics.ws_bytes.labels("in").inc(message_bytes)
-        self._metrics.ws_handle.labels(type_).observe(handle_s)
+        observe(self._metrics.ws_handle.labels(type_), handle_s)
 
     def sent(self, type_: str, messages: int, message_bytes: int) -> None:
         self._metrics.ws_messages.labels("out", type_).inc(messages)

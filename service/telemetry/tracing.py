@@ -1,17 +1,28 @@
 """OpenTelemetry traces over OTLP/HTTP; without a collector configured every call here is a no-op."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 
 from service.settings import Settings
-from service.telemetry.request_span import RequestSpans, StartRequestSpan
+from service.telemetry.sentry import Allowance
+from service.telemetry.spans import Spans, StartRequestSpan
 
 QUEUE_SPANS = 8192
 # Encoding is Python under the interpreter's lock, 45 us a span; serving.py shortens the lock's turns meanwhile. With
@@ -36,7 +47,8 @@ class Tracing:
         self.tracer = (self._provider or trace.NoOpTracerProvider()).get_tracer("atp", version)
         self.start_request_span: StartRequestSpan = self.tracer.start_span
         if isinstance(self.tracer, Tracer):  # the SDK's; what does nothing is light enough
-            self.start_request_span = RequestSpans(self.tracer, settings.otel_traces_sampler_arg).start
+            self.tracer = spans = Spans(self.tracer, settings.otel_traces_sampler_arg)
+            self.start_request_span = spans.start_request_span
 
     def close(self) -> None:
         """Send what is queued; no batch is begun after CLOSE_S. Blocks, so call it off the loop.
@@ -58,15 +70,37 @@ def otlp_exporter(settings: Settings) -> SpanExporter:
 def provider(settings: Settings, version: str) -> TracerProvider:
     about = {"service.name": "atp", "service.version": version, "deployment.environment.name": settings.environment}
     return TracerProvider(
-        sampler=sampler(settings.otel_traces_sampler_arg),
+        sampler=sampler(settings.otel_traces_sampler_arg, settings.otel_traces_callers_per_minute),
         resource=Resource.create(about),
         shutdown_on_exit=False,
     )
 
 
-def sampler(share: float) -> Sampler:
+def sampler(share: float, callers_per_minute: int) -> Sampler:
     """The caller's decision where there is one, else this share of traces."""
-    return ParentBased(ALWAYS_ON if share == 1.0 else TraceIdRatioBased(share))
+    if share == 1.0:
+        return ParentBased(ALWAYS_ON)
+    return ParentBased(TraceIdRatioBased(share), remote_parent_sampled=CallersWish(share, callers_per_minute))
+
+
+class CallersWish(Sampler):
+    """For callers that say "sampled": granted so many times a minute. Anybody may say so, on each of his requests.
+
+    Beyond that the share decides, by a die of our own: the library would go by the trace's id, which the caller chose.
+    """
+
+    def __init__(self, share: float, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share, self._per_minute = share, per_minute
+        self._allowance = Allowance(per_minute, clock)
+
+    def should_sample(
+        self, parent_context: Context | None, trace_id: int, name: str, *more: Any, **others: Any
+    ) -> SamplingResult:
+        granted = self._allowance.take() or random.random() < self._share  # noqa: S311 - sampling
+        return (ALWAYS_ON if granted else ALWAYS_OFF).should_sample(parent_context, trace_id, name, *more, **others)
+
+    def get_description(self) -> str:
+        return f"CallersWish{{{self._share},{self._per_minute} a minute}}"
 
 
 class CountingExporter(SpanExporter):

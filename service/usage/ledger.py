@@ -17,6 +17,7 @@ import structlog
 
 from service.errors import AtpError, DatabaseRejected, DatabaseUnavailable
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import UNSEEN, Wait, wait_for
 from service.usage.row import UsageRow as UsageRow
 from service.usage.spool import Spool
 from service.usage.store import Store
@@ -30,7 +31,7 @@ QUEUE_ROWS = 20_000
 OVERDUE_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 
-Waiting = tuple[UsageRow, "asyncio.Future[None]"]
+Waiting = tuple[UsageRow, "asyncio.Future[None]", Wait]
 Commit = asyncio.Task[list[UsageRow]]
 
 
@@ -54,21 +55,22 @@ class Ledger:
 
     async def record(self, row: UsageRow) -> None:
         """Return once the row is durable; raises DatabaseUnavailable or DatabaseRejected when it is not."""
-        await self._noted(row)
+        with wait_for("usage") as wait:
+            await self._noted(row, wait)
 
     def enqueue(self, row: UsageRow) -> asyncio.Future[None]:
         """Hand a row over without waiting, for callers that are being cancelled; a row that is lost is logged."""
-        durable = self._noted(row)
+        durable = self._noted(row, UNSEEN)
         durable.add_done_callback(retrieve)
         return durable
 
-    def _noted(self, row: UsageRow) -> asyncio.Future[None]:
+    def _noted(self, row: UsageRow, wait: Wait) -> asyncio.Future[None]:
         """Whoever waits for it may be cancelled, and it with him: the row is made durable all the same."""
         if len(self._waiting) >= QUEUE_ROWS:
             self._lost(row)
             raise DatabaseUnavailable("Usage cannot be recorded now.")
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, durable))
+        self._waiting.append((row, durable, wait))
         self._arrived.set()
         return durable
 
@@ -91,7 +93,7 @@ class Ledger:
         ends_at = time.monotonic() + CLOSE_TIMEOUT_S
         while self._waiting and time.monotonic() < ends_at:
             await self._settle_some()
-        for row, _ in self._waiting:
+        for row, *_ in self._waiting:
             self._lost(row)
         if self._commits:
             await asyncio.wait(self._commits, timeout=CLOSE_TIMEOUT_S)
@@ -107,7 +109,9 @@ class Ledger:
     async def _settle(self, batch: list[Waiting]) -> None:
         """1. Commit, unless PostgreSQL is believed away and there is room on the disk. 2. When it fails or is overdue:
         to the spool. 3. When that refuses: wait for the commit after all, and fail the batch with it."""
-        rows, commit = [row for row, _ in batch], None
+        rows, commit = [row for row, *_ in batch], None
+        for *_, wait in batch:
+            wait.sent()
         if self._direct or not self._spool.usable:
             commit = self._begin_commit(rows)
             await asyncio.wait({commit}, timeout=OVERDUE_S if self._spool.usable else None)
@@ -159,7 +163,7 @@ class Ledger:
         self._fail(batch, error)
 
     def _fail(self, batch: list[Waiting], error: AtpError) -> None:
-        for row, durable in batch:
+        for row, durable, _ in batch:
             self._lost(row)
             if not durable.done():
                 durable.set_exception(error)
@@ -180,7 +184,7 @@ def retrieve(durable: asyncio.Future[None]) -> None:
 
 
 def acknowledge(batch: Iterable[Waiting]) -> None:
-    for _, durable in batch:
+    for _, durable, _ in batch:
         if not durable.done():
             durable.set_result(None)
 

@@ -71,7 +71,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
         blocks = Blocks(ground.db, ran=ground.watched("blocks"))
         await blocks.load()  # before the first task
         ground.work["blocks"] = blocks.run
-        running = TaskRunning(answering, key_verifier(ground), blocks, ground.observers.tracer, pieces_told_by(bus))
+        running = TaskRunning(answering, key_verifier(ground), blocks, pieces_told_by(bus))
         worker = await make_worker(ground, running, bus, work_of(ground, concurrency, queues))
         background = await stack.enter_async_context(ground.background())
         for name, work in ground.work.items():
@@ -85,7 +85,7 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
     settings, news = ground.settings, News(ground.metrics, said_by(bus))
     bounds = Bounds(settings.task_tries, settings.task_timeout, settings.task_backoff, settings.task_result_bytes)
     failures = Failures(ground.metrics, ground.observers.reporter)
-    runs = Runs(ground.db, running.ask, problem, news, failures, bounds)
+    runs = Runs(ground.db, running.ask, problem, news, failures, bounds, ground.observers.tracer)
     upkeep = Upkeep(
         ground.db,
         news,
@@ -102,7 +102,7 @@ async def make_worker(ground: Ground, running: TaskRunning, bus: Bus, work: Work
 
 async def node_worker(ground: Ground, answering: Answering, live: Live) -> Worker:
     """Of a node that runs tasks too, NODE_TASKS at a time."""
-    running = TaskRunning(answering, live.verifier, live.blocks, ground.observers.tracer, pieces_told_by(live.bus))
+    running = TaskRunning(answering, live.verifier, live.blocks, pieces_told_by(live.bus))
     return await make_worker(ground, running, live.bus, work_of(ground, ground.settings.node_tasks, []))
 
 

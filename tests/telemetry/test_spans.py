@@ -28,7 +28,7 @@ from opentelemetry.trace import (
 from service.http.context import end_span, parent_context
 from service.settings import load
 from service.telemetry.otlp import encoded
-from service.telemetry.request_span import RequestSpan, RequestSpans
+from service.telemetry.spans import RecordedSpan, Spans
 from service.telemetry.tracing import Tracing, sampler
 from tests.nodes import RunningNode
 from tests.telemetry.sinks import Sink
@@ -56,17 +56,17 @@ class Side:
 
     def __init__(self, share: float, ours: bool) -> None:
         resource = Resource({"service.name": "atp"})
-        provider = TracerProvider(sampler(share), resource, shutdown_on_exit=False, id_generator=Ids())
+        provider = TracerProvider(sampler(share, 600), resource, shutdown_on_exit=False, id_generator=Ids())
         self.kept = InMemorySpanExporter()
         provider.add_span_processor(SimpleSpanProcessor(self.kept))
         tracer = provider.get_tracer("atp", "1.2.3")
         assert isinstance(tracer, Tracer)
-        self.tracer, self._ours = tracer, RequestSpans(tracer, share) if ours else None
+        self.tracer, self._ours = tracer, Spans(tracer, share) if ours else None
 
     def start(self, name: str, caller: SpanContext | None = None) -> Span:
         context = set_span_in_context(NonRecordingSpan(caller)) if caller else None
         if self._ours:
-            return self._ours.start(name, context)
+            return self._ours.start_request_span(name, context)
         return self.tracer.start_span(name, context, SpanKind.SERVER)
 
 
@@ -227,7 +227,7 @@ def test_without_a_collector_there_are_no_ids_but_the_callers() -> None:
 
 def test_with_a_collector_requests_have_spans_of_ours() -> None:
     tracing = traces(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
-    assert isinstance(tracing.start_request_span("GET", None), RequestSpan)
+    assert isinstance(tracing.start_request_span("GET", None), RecordedSpan)
     tracing.close()
 
 
