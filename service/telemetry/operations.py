@@ -126,7 +126,8 @@ class Unseen:
 
 
 class SeenWait:
-    """A span from the asking to the answer; `atp.queued_ms` of it went by before the round trip, when `sent` is called."""
+    """A span from the asking to the answer. `sent` is called when the round trip begins: `atp.queued_ms` of it had gone
+    by."""
 
     __slots__ = ("_span",)
 

@@ -1,8 +1,8 @@
 """Spans made by ourselves: the library's cost four times as much, and a request has several.
 
 Ours have no locks (a span is used on the loop alone) and no room prepared for events, which nearly none has; each
-becomes the library's ReadableSpan once, at its end. Sampler, ids and what is exported are the library's: the tests hold both
-against each other.
+becomes the library's ReadableSpan once, at its end. Sampler, ids and what is exported are the library's: the tests hold
+both against each other.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -46,6 +46,8 @@ async def test_the_run_links_to_the_request_and_is_exported_when_the_worker_stop
         "messaging.destination.name": "chat",
         "messaging.message.id": task_id,
         "atp.task_attempt": 1,
+        "atp.agent": "reasoning",
+        "atp.model": "good",
     }
 
 
@@ -62,9 +64,10 @@ async def test_each_try_of_a_callback_is_a_call_linked_to_the_request_and_says_n
                 await eventually(lambda: len(receiver.taken) == 2)
     failed, taken = named(collector, "POST callback")
     (request,) = named(collector, "POST /api/v1/tasks")
-    for span in (failed, taken):
-        assert [(link.trace_id.hex(), link.span_id) for link in span.links] == [(TRACE, request.span_id)]
+    for run, span in zip(named(collector, "process callbacks"), (failed, taken), strict=True):
+        assert [(link.trace_id.hex(), link.span_id) for link in run.links] == [(TRACE, request.span_id)]
         assert (span.kind, span.trace_id.hex() != TRACE) == (span.SPAN_KIND_CLIENT, True)
+        assert (span.trace_id, span.parent_span_id) == (run.trace_id, run.span_id)
     about = {
         "http.request.method": "POST",
         "server.address": "127.0.0.1",
