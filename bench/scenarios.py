@@ -1,6 +1,6 @@
 """Every scenario of `make bench`, in the order of the table."""
 
-from bench import cached, chat, ledger, limits, models, presence, sockets, streams, tasks, usage
+from bench import cached, chat, ledger, limits, models, presence, sockets, streams, tasks, telemetry, usage
 from bench.scenario import Scenario
 
 
@@ -10,6 +10,7 @@ def scenarios(quick: bool = False) -> tuple[Scenario, ...]:
         models.SCENARIO,
         chat.SCENARIO,
         cached.SCENARIO,
+        telemetry.SCENARIO,
         streams.SCENARIO,
         sockets.scenario(sockets.QUICK_SIZES if quick else sockets.SIZES),
         presence.scenario(presence.QUICK_SIZES if quick else presence.SIZES),

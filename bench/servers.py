@@ -129,15 +129,15 @@ class Stage:
     def _serving_environment(
         self, ports: tuple[int, int], upstream_url: str, otlp_url: str, **settings: str
     ) -> dict[str, str]:
-        return self._environment(
-            PORT=str(ports[0]),
-            PRIVATE_PORT=str(ports[1]),
-            LOG_FORMAT="json",
-            ACCESS_LOG_SAMPLE="1",
-            OTEL_EXPORTER_OTLP_ENDPOINT=otlp_url,
-            PROVIDERS=json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
-            **settings,
-        )
+        usual = {
+            "PORT": str(ports[0]),
+            "PRIVATE_PORT": str(ports[1]),
+            "LOG_FORMAT": "json",
+            "ACCESS_LOG_SAMPLE": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_url,
+            "PROVIDERS": json.dumps({"bench": {"base_url": upstream_url, "models": {"scripted": {}}}}),
+        }
+        return self._environment(**usual | settings)
 
     @asynccontextmanager
     async def bare(self, body: str) -> AsyncIterator[Server]:

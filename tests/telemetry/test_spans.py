@@ -26,6 +26,7 @@ from opentelemetry.trace import (
     set_span_in_context,
     use_span,
 )
+from opentelemetry.trace import Tracer as OtelTracer
 
 from service.http.context import end_span, parent_context
 from service.settings import load
@@ -208,22 +209,24 @@ def test_children_with_links_are_exported_as_the_librarys(share: float, links: l
     assert_same(ours, librarys)
 
 
+def fail_inside(tracer: OtelTracer, record: bool) -> None:
+    with tracer.start_as_current_span("x", record_exception=record, set_status_on_exception=record) as span:
+        assert get_current_span() is span
+        raise ERROR
+
+
 def test_a_block_that_fails_leaves_its_error_as_the_librarys_does() -> None:
-    sent = []
-    for side in sides(1.0):
+    for side in (found := sides(1.0)):
         for record in (True, False):
-            tracer = side.ours or side.tracer
-            with (
-                pytest.raises(ValueError, match="no such thing"),
-                tracer.start_as_current_span("x", record_exception=record, set_status_on_exception=record) as span,
-            ):
-                assert get_current_span() is span
-                raise ERROR
+            with pytest.raises(ValueError, match="no such thing"):
+                fail_inside(side.ours or side.tracer, record)
         assert not get_current_span().is_recording()
-        sent.append(
-            [(s.status.status_code, s.status.description, len(s.events)) for s in side.kept.get_finished_spans()]
-        )
-    assert sent[0] == sent[1]
+    ours, librarys = ([span_of(span) for span in side.kept.get_finished_spans()] for side in found)
+    assert ours == librarys
+
+
+def span_of(span: Any) -> tuple[Any, ...]:
+    return span.status.status_code, span.status.description, len(span.events)
 
 
 def test_a_callers_wish_to_be_sampled_is_granted_so_often_and_then_by_the_share() -> None:
