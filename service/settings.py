@@ -220,9 +220,7 @@ class Settings(BaseSettings):
         1.0, description="Share of traces kept when the caller sent no traceparent"
     )
     otel_traces_callers_per_minute: Annotated[int, Field(ge=0)] = Field(
-        600,
-        description="Traces a minute that each process keeps because the caller's traceparent says sampled; beyond "
-        "it OTEL_TRACES_SAMPLER_ARG decides",
+        600, description="Traces a minute kept since a traceparent says so; beyond it OTEL_TRACES_SAMPLER_ARG decides"
     )
     sentry_dsn: SecretStr = Field(SecretStr(""), description="Sentry project; empty: errors are only logged")
 
