@@ -67,7 +67,8 @@ def open_redis(ground: Ground) -> None:
     settings, metrics = ground.settings, ground.metrics
     ground.redis = RedisState(settings, metrics)
     ground.stack.push_async_callback(ground.redis.close)
-    ground.waiting = RedisState(settings, metrics, timeout_s=settings.redis_socket_timeout)
+    # What it takes is the wait for news: among the times of operations it would be the slowest of all, and say nothing.
+    ground.waiting = RedisState(settings, Metrics(), timeout_s=settings.redis_socket_timeout)
     ground.stack.push_async_callback(ground.waiting.close)
     degraded = metrics.degraded.labels("redis", "memory")
     up, write = metrics.dependency_up.labels("redis"), Writing(ground.redis).check

@@ -2,8 +2,10 @@
 
 import math
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.observability.boards import Json, panels
@@ -58,6 +60,14 @@ def filled(text: str, job: str = ".+", instance: str = ".+") -> str:
     for name, value in given.items():
         text = text.replace(name, value)
     assert "$" not in re.sub(r"\$\d", "", text), text
+    return text
+
+
+def in_sql(text: str, since: float) -> str:
+    """With Grafana's macros of the time range, from `since`, as Unix time, until now."""
+    for name, moment in (("$__timeFrom()", since), ("$__timeTo()", time.time())):
+        text = text.replace(name, f"'{datetime.fromtimestamp(moment, UTC).isoformat()}'")
+    assert "$" not in text, text
     return text
 
 

@@ -28,7 +28,7 @@ from tests.observability.bridges import bridge_settings, bridging
 from tests.observability.bugsink import Bugsink
 from tests.observability.expected import BROKEN, CONSTANT, EXACT, KINDS, QUIET, TABLES, Exact
 from tests.observability.monitoring import Monitoring, fast_alertmanager
-from tests.observability.queries import Query, Seen, ask, filled, queries, seen
+from tests.observability.queries import Query, Seen, ask, filled, in_sql, queries, seen
 from tests.observability.tools import require_tool
 from tests.observability.workload import Site, site
 from tests.ports import reserved_port
@@ -78,6 +78,7 @@ def run_once(
     postgres_server: Postgres, bugsink_server: Bugsink, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Phase, Phase, Faults]]:
     require_tool("prometheus")
+    bugsink_server.clear()
     folder = tmp_path_factory.mktemp("proof")
     with ExitStack() as stack:
         valkey = stack.enter_context(
@@ -143,7 +144,7 @@ async def phase(running: Site, prometheus: Monitoring, rounds: int, since: float
             found.mutated[query.name] = seen(await ask(prometheus, summed, since))
     for query in all_queries():
         if query.source == "atp-postgresql":
-            found.tables[query.name] = await running.rows(in_sql(query.text))
+            found.tables[query.name] = await running.rows(in_sql(query.text, since))
     await variables_and_annotations(prometheus, found, since)
     return found
 
@@ -164,7 +165,7 @@ async def broken(running: Site, valkey: OwnValkey, prometheus: Monitoring, sentr
     found, node = Faults(), running.nodes[1]
 
     def heard(alert: str, status: str) -> bool:
-        tags = [event["tags"] for event in sentry.events()]
+        tags = [event["tags"] for event in sentry.events() if "alertname" in event["tags"]]
         return any((tag["alertname"], tag["status"]) == (alert, status) for tag in tags)
 
     await node.kill()
@@ -178,8 +179,8 @@ async def broken(running: Site, valkey: OwnValkey, prometheus: Monitoring, sentr
     await valkey.restart()
     await eventually(lambda: heard("AtpDependencyDown", "resolved"), within_s=30)
     alerts = ("AtpInstanceMissing", "AtpDependencyDown")
-    events = [event["tags"] for event in sentry.events()]
-    found.told = [f"{tag['alertname']} {tag['status']}" for tag in events if tag["alertname"] in alerts]
+    events = [event["tags"] for event in sentry.events() if event["tags"].get("alertname") in alerts]
+    found.told = [f"{tags['alertname']} {tags['status']}" for tags in events]
     return found
 
 
@@ -205,11 +206,6 @@ async def newer(prometheus: Monitoring, moment: float) -> bool:
 
 async def none_waits(running: Site) -> bool:
     return await running.rows("SELECT FROM tasks WHERE status IN ('queued', 'running') AND NOT scheduled") == []
-
-
-def in_sql(text: str) -> str:
-    """Grafana's macro, for the last day."""
-    return re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN now() - interval '1 day' AND now()", text)
 
 
 def wrong(expected: Exact, found: Seen, number: int) -> dict[str, Any]:

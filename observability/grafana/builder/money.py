@@ -11,7 +11,8 @@ BUDGET = NoLimits("what is too dear is for the owner to say")
 SUMS = """sum(requests) AS requests, sum(errors) AS errors, sum(tokens_in + tokens_out) AS tokens,
   sum(cost_usd)::float8 AS cost_usd"""
 SUM_COLUMNS = {"requests": "Requests", "errors": "Errors", "tokens": "Tokens", "cost_usd": "Cost"}
-RANGE = "$__timeFilter(start)"
+# The hour in which the range begins is a row of its own, that began before it.
+RANGE = "start >= date_trunc('hour', $__timeFrom()::timestamptz, 'UTC') AND start <= $__timeTo()::timestamptz"
 
 
 def spend(width: int = 3) -> Panel:
