@@ -18,7 +18,10 @@ NODE = NODE_HOME / "bin" / "node"
 NPM = NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 LOADERS = [f"--loader:.{kind}=dataurl" for kind in ("svg", "ttf", "woff", "woff2", "png")]
 # The code editor is as large as all the rest, and no panel shows it.
-ALIASES = [f"--alias:{name}=./src/nothing.js" for name in ("monaco-editor", "@monaco-editor/react")]
+ALIASES = [
+    *[f"--alias:{name}=./src/nothing.js" for name in ("monaco-editor", "@monaco-editor/react")],
+    "--alias:react-custom-scrollbars-2=./src/scrollbars.js",
+]
 
 
 def node(*arguments: str | Path, timeout_s: float) -> None:

@@ -5,8 +5,9 @@ import {
 } from '@grafana/data';
 import { firstValueFrom } from 'rxjs';
 
+const transformers = [...new Map(Object.values(standardTransformers).map((each) => [each.id, each])).values()]; // some twice
 standardTransformersRegistry.setInit(() =>
-  Object.values(standardTransformers).map((transformation) => ({
+  transformers.map((transformation) => ({
     id: transformation.id, name: transformation.name, transformation, editor: () => null,
   })),
 );

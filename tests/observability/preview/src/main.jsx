@@ -37,7 +37,7 @@ function Body({ panel, frames: shown, width, height }) {
 function Panel({ panel, frames: shown }) {
   const spot = place(panel.gridPos);
   const title = interpolator(variables)(panel.title ?? '');
-  if (panel.type === 'row') return <div className="row" style={spot}>{panel.collapsed ? '›' : '⌄'} {title}</div>;
+  if (panel.type === 'row') return <div className="grid-row" style={spot}>{panel.collapsed ? '›' : '⌄'} {title}</div>;
   return (
     <div style={{ position: 'absolute', ...spot }} data-panel={panel.id} data-kind={panel.type}>
       <PanelChrome title={title} width={spot.width} height={spot.height} displayMode={panel.transparent ? 'transparent' : 'default'} hoverHeader={!title}>

@@ -9,6 +9,7 @@ function Series({ panel, frames, width, height, range }) {
   const { legend = {} } = panel.options ?? {};
   const drawn = React.useRef(null);
   const count = (config) => {
+    config.setPadding([null, 18, null, null]); // room for half of a time at the very end
     const seen = new Set(); // what uPlot has really drawn, for the test to read
     config.addHook('drawSeries', (_, index) => {
       seen.add(index);
@@ -44,7 +45,7 @@ const repeated = (draw, sparkline = false) => function Values({ panel, frames, w
       source={frames} width={width} height={height} orientation={ORIENTATION[options.orientation] ?? VizOrientation.Auto}
       itemSpacing={8} minVizHeight={20} minVizWidth={8} autoGrid renderCounter={0}
       getValues={() => values(panel, frames, variables, theme, sparkline && options.graphMode !== 'none')}
-      getAlignmentFactors={(all) => getDisplayValueAlignmentFactors(all.map((value) => value.display))}
+      getAlignmentFactors={(all) => getDisplayValueAlignmentFactors(all)}
       renderValue={(item) => draw(item, options, theme, range)}
     />
   );

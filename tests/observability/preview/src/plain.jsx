@@ -1,7 +1,7 @@
 // Panels that @grafana/ui has no component for: drawn plainly, with Grafana's values, units and colours.
 import React from 'react';
 import { dateTimeFormat, getFieldDisplayName, getFieldDisplayValues, getValueFormat } from '@grafana/data';
-import { VizLegend } from '@grafana/ui';
+import { VizLayout, VizLegend } from '@grafana/ui';
 import { fieldConfig, interpolator } from './fields.js';
 
 const HOLE = 0.6; // of a doughnut's radius, Grafana's
@@ -21,23 +21,44 @@ export function Pie({ panel, frames, width, height, variables, theme }) {
     .filter(({ display }) => display.numeric > 0);
   const total = parts.reduce((sum, { display }) => sum + display.numeric, 0);
   const right = (options.legend?.placement ?? 'right') === 'right';
-  const radius = Math.max(10, Math.min(height - (right ? 8 : 40), right ? width * 0.55 : width) / 2);
   const items = parts.map(({ display }) => ({
     label: display.title, color: display.color, yAxis: 1,
     getDisplayValues: () => [{ ...display, title: 'Value' }, { numeric: 0, title: 'Percent', text: `${Math.round((100 * display.numeric) / total)}%` }],
   }));
+  const legend = <VizLayout.Legend placement={right ? 'right' : 'bottom'}><VizLegend items={items} displayMode={options.legend?.displayMode ?? 'list'} placement={right ? 'right' : 'bottom'} /></VizLayout.Legend>;
+  return (
+    <VizLayout width={width} height={height} legend={options.legend?.showLegend === false ? null : legend}>
+      {(wide, tall) => <Slices parts={parts} total={total} width={wide} height={tall} hollow={options.pieType === 'donut'} labels={options.displayLabels ?? []} theme={theme} />}
+    </VizLayout>
+  );
+}
+
+const shown = (display, label) => ({
+  name: display.title, value: `${display.prefix ?? ''}${display.text}${display.suffix ?? ''}`, percent: `${Math.round(display.percent)}%`,
+})[label];
+
+function Slices({ parts, total, width, height, hollow, labels, theme }) {
+  const radius = Math.max(10, Math.min(width, height) / 2 - 4);
   let turn = 0;
   return (
-    <div style={{ display: 'flex', flexDirection: right ? 'row' : 'column', alignItems: 'center', gap: 16, height }}>
-      <svg width={2 * radius} height={2 * radius} data-drawn={parts.length}>
-        {parts.map(({ display }, index) => {
-          const from = turn;
-          turn += display.numeric / total;
-          return <path key={index} d={slice(from, turn, radius, options.pieType === 'donut' ? HOLE * radius : 0)} fill={display.color} stroke={theme.colors.background.primary} />;
-        })}
-      </svg>
-      <div style={{ flex: 1 }}><VizLegend items={items} displayMode={right ? 'table' : 'list'} placement={right ? 'right' : 'bottom'} /></div>
-    </div>
+    <svg width={2 * radius} height={2 * radius} style={{ margin: '0 auto', display: 'block' }} data-drawn={parts.length}>
+      {parts.map(({ display }, index) => {
+        const from = turn;
+        turn += display.numeric / total;
+        const middle = Math.PI * (from + turn);
+        const [x, y] = [radius + 0.7 * radius * Math.sin(middle), radius - 0.7 * radius * Math.cos(middle)];
+        return (
+          <g key={index}>
+            <path d={slice(from, turn, radius, hollow ? HOLE * radius : 0)} fill={display.color} stroke={theme.colors.background.primary} />
+            {labels.map((label, row) => (
+              <text key={label} x={x} y={y + 15 * row} textAnchor="middle" fontSize={13} fill={theme.colors.getContrastText(display.color)}>
+                {shown({ ...display, percent: (100 * display.numeric) / total }, label)}
+              </text>
+            ))}
+          </g>
+        );
+      })}
+    </svg>
   );
 }
 
@@ -70,7 +91,7 @@ function stretches(field, times, end) {
 export function StateTimeline({ frames, width, height, range, theme }) {
   const [from, to] = [range.from.valueOf(), range.to.valueOf()];
   const rows = frames.flatMap((frame) => frame.fields.slice(1).map((field) => [getFieldDisplayName(field, frame, frames), field, frame.fields[0].values]));
-  const left = Math.min(width / 3, 12 + 7 * Math.max(...rows.map(([name]) => name.length)));
+  const left = Math.min(width / 3, 20 + 7.5 * Math.max(...rows.map(([name]) => name.length)));
   const [wide, tall] = [width - left - 8, (height - 22) / rows.length];
   const x = (ms) => (Math.max(0, ms - from) / (to - from)) * wide;
   return (
@@ -78,7 +99,7 @@ export function StateTimeline({ frames, width, height, range, theme }) {
       {rows.map(([name, field, times], row) => (
         <div key={row} style={{ position: 'absolute', top: row * tall, height: tall, width }}>
           <span style={{ position: 'absolute', width: left - 8, textAlign: 'right', lineHeight: `${tall}px`, fontSize: 12, overflow: 'hidden', whiteSpace: 'nowrap' }}>{name}</span>
-          {stretches(field, times, to).map((part, index) => (
+          {stretches(field, times, to).filter((part) => part.to > part.from).map((part, index) => (
             <span key={index} style={{
               position: 'absolute', left: left + x(part.from), width: Math.max(1, x(part.to) - x(part.from)), top: tall * 0.05, height: tall * 0.9,
               lineHeight: `${tall * 0.9}px`, background: part.color, color: theme.colors.getContrastText(part.color), fontSize: 12, paddingLeft: 6,
