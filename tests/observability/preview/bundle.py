@@ -71,6 +71,12 @@ def bundled() -> Path:
 
 
 def bundle() -> None:
-    settings = ["--bundle", "--minify", "--format=iife", "--jsx=automatic", '--define:process.env.NODE_ENV="production"']
+    settings = [
+        "--bundle",
+        "--minify",
+        "--format=iife",
+        "--jsx=automatic",
+        '--define:process.env.NODE_ENV="production"',
+    ]
     output = ["--outfile=preview.js", "--log-level=error"]
     node("node_modules/esbuild/bin/esbuild", "src/main.jsx", *settings, *LOADERS, *ALIASES, *output, timeout_s=120)

@@ -42,7 +42,13 @@ def browse(dashboard: dict[str, Any], data: dict[str, Any], *wish: str) -> str:
         file = Path(folder) / "page.html"
         file.write_text(page(dashboard, data))
         size = f"--window-size={WIDTH_PX},{height_px(dashboard)}"
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile"]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={folder}/profile",
+        ]
         wait = [f"--virtual-time-budget={SETTLE_MS}", "--allow-file-access-from-files", size]
         command = [chromium() or "chromium", *flags, *wait, *wish, file.as_uri()]
         return subprocess.run(command, timeout=120, capture_output=True, text=True, check=True).stdout

@@ -1,15 +1,15 @@
 // A panel of each kind, drawn by the component of @grafana/ui that Grafana's own panel uses.
 import React from 'react';
 import { VizOrientation, getDisplayValueAlignmentFactors, getFieldDisplayValues, renderMarkdown } from '@grafana/data';
-import { BarGauge, BigValue, Gauge, Table, TimeSeries, VizRepeater } from '@grafana/ui';
+import { BarGauge, BigValue, Table, TimeSeries, VizRepeater } from '@grafana/ui';
 import { fieldConfig, interpolator } from './fields.js';
-import { Heatmap, Logs, Pie, StateTimeline } from './plain.jsx';
+import { Arc, Heatmap, Logs, Pie, StateTimeline } from './plain.jsx';
 
 function Series({ panel, frames, width, height, range }) {
   const { legend = {} } = panel.options ?? {};
   const drawn = React.useRef(null);
   const count = (config) => {
-    config.setPadding([null, 18, null, null]); // room for half of a time at the very end
+    config.setPadding([null, 28, null, null]); // room for half of a time at the very end
     const seen = new Set(); // what uPlot has really drawn, for the test to read
     config.addHook('drawSeries', (_, index) => {
       seen.add(index);
@@ -74,11 +74,9 @@ const Bars = repeated(({ value, alignmentFactors, width, height, orientation }, 
   />
 ));
 
+// Grafana's own gauge draws with a jQuery plugin that its package does not carry.
 const Dial = repeated(({ value, width, height }, options, theme) => (
-  <Gauge
-    value={value.display} width={width} height={height} field={value.field} theme={theme} text={options.text}
-    showThresholdLabels={options.showThresholdLabels ?? false} showThresholdMarkers={options.showThresholdMarkers ?? true}
-  />
+  <Arc value={value} width={width} height={height} theme={theme} />
 ));
 
 const Rows = ({ panel, frames, width, height, range }) => (

@@ -45,8 +45,9 @@ function Slices({ parts, total, width, height, hollow, labels, theme }) {
       {parts.map(({ display }, index) => {
         const from = turn;
         turn += display.numeric / total;
+        const at = (hollow ? 0.5 + 0.5 * HOLE : 0.65) * radius;
         const middle = Math.PI * (from + turn);
-        const [x, y] = [radius + 0.7 * radius * Math.sin(middle), radius - 0.7 * radius * Math.cos(middle)];
+        const [x, y] = [radius + at * Math.sin(middle), radius + 5 - at * Math.cos(middle)];
         return (
           <g key={index}>
             <path d={slice(from, turn, radius, hollow ? HOLE * radius : 0)} fill={display.color} stroke={theme.colors.background.primary} />
@@ -58,6 +59,22 @@ function Slices({ parts, total, width, height, hollow, labels, theme }) {
           </g>
         );
       })}
+    </svg>
+  );
+}
+
+// Three quarters of a circle, from the lower left to the lower right.
+export function Arc({ value: { display, field }, width, height, theme }) {
+  const radius = Math.min(width / 2, height / 1.75) - 4;
+  const [low, high] = [field.min ?? 0, field.max ?? 100];
+  const full = Math.min(1, Math.max(0, (display.numeric - low) / (high - low)));
+  const part = (to, color) => <path d={slice(0, 0.75 * to, radius, 0.75 * radius)} fill={color} transform={`rotate(-135 ${radius} ${radius})`} />;
+  return (
+    <svg width={2 * radius} height={1.75 * radius} style={{ margin: '0 auto', display: 'block' }}>
+      {part(1, theme.colors.background.secondary)}
+      {part(full, display.color)}
+      <text x={radius} y={1.1 * radius} textAnchor="middle" fontSize={0.4 * radius} fill={display.color}>{`${display.prefix ?? ''}${display.text}${display.suffix ?? ''}`}</text>
+      <text x={radius} y={1.6 * radius} textAnchor="middle" fontSize={0.2 * radius} fill={theme.colors.text.primary}>{display.title}</text>
     </svg>
   );
 }
@@ -133,7 +150,7 @@ export function Heatmap({ panel, frames, width, height, range, theme }) {
         return (
           <React.Fragment key={row}>
             <span style={{ position: 'absolute', top, width: left - 8, textAlign: 'right', lineHeight: `${tall}px`, fontSize: Math.min(12, tall) }}>{text(frame)}</span>
-            {times.map((ms, at) => cells[row][at] > 0 && (
+            {times.map((ms, at) => ms < to && cells[row][at] > 0 && (
               <span key={ms} style={{
                 position: 'absolute', left: left + ((ms - from) / (to - from)) * wide, width: (step / (to - from)) * wide, top, height: tall - 1,
                 background: theme.visualization.getColorByName('orange'), opacity: 0.15 + 0.85 * Math.sqrt(cells[row][at] / most),
