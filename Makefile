@@ -6,7 +6,7 @@ RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench tools docs dashboards lock clean format
+.PHONY: pictures help run test check bench tools docs dashboards lock clean format
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ format: $(DEV) ## Rewrite the code in the house format
 
 bench: $(DEV) ## Print the table of ratios against bare Starlette and the peers (minutes)
 	.venv/bin/python -m bench
+
+pictures: $(DEV) tools ## Draw the dashboards of docs/dashboards.md anew, from a run of their proof (needs npm, chromium)
+	ATP_PICTURES=$(CURDIR)/.tools/pictures.json ATP_PICTURES_ROUNDS=120 .venv/bin/python -m pytest tests/observability/test_proof.py --timeout 600
+	.venv/bin/python -m tests.observability.preview --dashboards observability/grafana/dashboards --data .tools/pictures.json --out docs/img/dashboards
 
 tools: ## Install the tools that no wheel carries (apt, when root or sudo allows)
 	@requirements/tools.sh

@@ -10,7 +10,7 @@ from tests.observability.boards import Json, panels
 from tests.observability.promql import tokens
 
 QUERYING = {"stat", "singlestat", "graph", "table", "timeseries", "gauge"}
-UNITS = {"none", "short", "percent", "percentunit", "currencyUSD", "bytes", "Bps", "s", "ops", "reqps", "cps", "rpm"}
+UNITS = {"none", "short", "percent", "percentunit", "currencyUSD", "bytes", "Bps", "s", "ops", "reqps", "cps", "reqpm"}
 # A series of ATP's, of its library's, of the scrape's or of a rule's, and its matchers.
 SELECTOR = r"\b(?:atp:[a-z0-9_:]+|ALERTS|(?:atp|http|db|gen|process|python|scrape|up)[a-z0-9_]*)\b(\{[^}]*\})?"
 MATCHER = {name: f'{name}=~"${name}"' for name in ("job", "instance")}

@@ -6,7 +6,9 @@ are checked: with a metric renamed, a `max` made a `sum`, or a node not asked, t
 """
 
 import asyncio
+import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from service.embedded.postgres import Postgres
 from service.embedded.valkey import VOLATILE, start_valkey
 from service.telemetry.catalogue import all_series
 from tests.conftest import new_database
+from tests.observability import pictures
 from tests.observability.alertmanagers import alertmanager
 from tests.observability.boards import BOARDS
 from tests.observability.bridges import bridge_settings, bridging
@@ -111,14 +114,27 @@ async def observed(folder: Path, dsn: str, valkey: OwnValkey, sentry: Bugsink) -
             await prometheus.start()
             try:
                 async with running.in_use():
-                    first, second = await two_phases(running, prometheus)
-                    return first, second, await broken(running, valkey, prometheus, sentry)
+                    since = time.time()
+                    first, second = await two_phases(running, prometheus, since)
+                    await more(running)
+                    faults = await broken(running, valkey, prometheus, sentry)
+                    if file := os.environ.get("ATP_PICTURES"):
+                        data = json.dumps(await pictures.collect(prometheus, running, since), default=float)
+                        await asyncio.to_thread(Path(file).write_text, data)
+                    return first, second, faults
             finally:
                 await prometheus.stop()
 
 
-async def two_phases(running: Site, prometheus: Monitoring) -> tuple[Phase, Phase]:
-    since = time.time()
+async def more(running: Site) -> None:
+    """For the pictures: rounds at a changing pace, while users come."""
+    for number in range(int(os.environ.get("ATP_PICTURES_ROUNDS", "0"))):
+        await running.round(nonsense=False)
+        await running.come(1 + number % 3, "mobile" if number % 2 else "desktop")
+        await asyncio.sleep(0.6 + 0.5 * math.sin(number / 6))
+
+
+async def two_phases(running: Site, prometheus: Monitoring, since: float) -> tuple[Phase, Phase]:
     four = "max(atp_fleet_ws_connections_peak{window='day'})"
     await eventually(lambda: equals(prometheus, four, 4), within_s=30)
     await running.sockets.pop().connection.close()

@@ -61,7 +61,7 @@ class Site:
             for node in self.nodes:
                 node.key = token.text
         self.admin_prefix = token.prefix
-        self.limited = await self.user("limited", rate_limits={"chat": "1/minute"})
+        self.limited = await self.user("limited", rate_limits={"chat": "1/hour"})
         self.blocked = await self.user("blocked")
         async with asyncio.TaskGroup() as group:
             for process in (*self.nodes, self.worker):
@@ -113,8 +113,9 @@ class Site:
         async with one_connection(self.dsn) as connection:
             return await (await connection.execute(sql.encode())).fetchall()
 
-    async def round(self) -> None:
-        """Of each kind of request one, of good chats four: two are new, one streamed, one known from before."""
+    async def round(self, *, nonsense: bool = True) -> None:
+        """Of each kind of request one, of good chats four: two are new, one streamed, one known from before. Ten times
+        `nonsense`, and its socket is closed."""
         await self.chat(self.one, 200, task=self.new())
         await self.chat(self.other, 200, task=self.new())
         await self.chat(self.one, 200, task=self.new(), stream=True)
@@ -128,9 +129,9 @@ class Site:
         for model in ("good", "refuses"):
             asked = {"agent": "reasoning", "task": self.new(), "model": model}
             await self.submit(asked)
-        await self.live()
+        await self.live(nonsense=nonsense)
 
-    async def live(self) -> None:
+    async def live(self, *, nonsense: bool) -> None:
         """A broadcast that every socket hears; a ping, a chat and a message of no known type on one of them."""
         assert (await self.one.post("/api/admin/broadcast", json={"message": "hello"})).status_code == 202
         for socket in self.sockets:
@@ -140,8 +141,9 @@ class Site:
         await first.hear("pong")
         await first.say("chat", id="c", agent="reasoning", task=self.new())
         await first.hear("done")
-        await first.say("dance", id="d")
-        await first.hear("error")
+        if nonsense:
+            await first.say("dance", id="d")
+            await first.hear("error")
         assert (await clients.refusal(self.nodes[1], key=WRONG_KEY))[0] == 401
 
     async def submit(self, task: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models import piechart as pie_model
 from grafana_foundation_sdk.models import text as text_model
 
 from observability.grafana.builder.limits import Limits, NoLimits
@@ -157,6 +158,7 @@ def pie(title: str, about: str, unit: str, limits: NoLimits, query: Query, *, wi
     """Parts of a whole, as they are now."""
     builder = _dressed(piechart.Panel(), title, about, unit, limits, [query], instant=True)
     builder.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    builder.display_labels([pie_model.PieChartLabels.NAME, pie_model.PieChartLabels.VALUE])
     return Panel(builder, width, 8)
 
 

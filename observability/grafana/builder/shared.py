@@ -143,7 +143,7 @@ def requests_per_minute(width: int = 8) -> Panel:
     return lines(
         "Requests a minute",
         "Answered requests a minute, by status.",
-        "rpm",
+        "reqpm",
         TRAFFIC,
         Q(f"60 * {counted(f'{REQUESTS}_count', by='http_response_status_code')}", "{{http_response_status_code}}"),
         links=on_instance()[1:],
