@@ -201,6 +201,8 @@ def rows(
     order = {name: number for number, name in enumerate(columns)}
     options = {"indexByName": order, "renameByName": columns, "excludeByName": {}}
     builder.with_transformation(model.DataTransformerConfig(id_val="organize", options=options))
+    for heading in columns.values():  # a cell without a value is no table without rows
+        builder.override_by_name(heading, [model.DynamicConfigValue(id_val="noValue", value="-")])
     for heading, its_unit in (units or {}).items():
         builder.override_by_name(heading, [model.DynamicConfigValue(id_val="unit", value=its_unit)])
     return Panel(builder, width, height)

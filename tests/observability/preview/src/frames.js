@@ -1,7 +1,18 @@
 // Answers of the data sources -> DataFrames, named and shaped as Grafana's own data sources do it.
 import { FieldType } from '@grafana/data';
 
-const number = (text) => (text === '+Inf' ? Infinity : text === '-Inf' ? -Infinity : parseFloat(text));
+// Not a number is a gap.
+const number = (text) => {
+  if (text === null || text === 'NaN') return null;
+  return text === '+Inf' ? Infinity : text === '-Inf' ? -Infinity : parseFloat(text);
+};
+
+// A series that was not there for a while: a null begins each hole, and the time after its last point.
+function holed(values, end) {
+  const step = Math.min(...values.slice(1).map(([s], index) => s - values[index][0]));
+  const late = (s, next) => next - s > 1.5 * step;
+  return values.flatMap(([s, v], index) => (late(s, values[index + 1]?.[0] ?? end) ? [[s, v], [s + step, null]] : [[s, v]]));
+}
 
 const legend = (format, labels, text) => {
   if (format && format !== '__auto') {
@@ -14,16 +25,17 @@ const legend = (format, labels, text) => {
 
 const points = (series) => series.values ?? [series.value]; // [[seconds, "value"], ...]
 
-function seriesFrame(series, target) {
+function seriesFrame(series, target, end) {
+  const points = series.values ? holed(series.values, end) : [series.value];
   const { __name__: _, ...labels } = series.metric;
   const displayNameFromDS = legend(target.legendFormat, series.metric, target.expr);
   return {
     refId: target.refId,
     name: displayNameFromDS,
-    length: points(series).length,
+    length: points.length,
     fields: [
-      { name: 'Time', type: FieldType.time, config: {}, values: points(series).map(([s]) => s * 1000) },
-      { name: 'Value', type: FieldType.number, config: { displayNameFromDS }, labels, values: points(series).map(([, v]) => number(v)) },
+      { name: 'Time', type: FieldType.time, config: {}, values: points.map(([s]) => s * 1000) },
+      { name: 'Value', type: FieldType.number, config: { displayNameFromDS }, labels, values: points.map(([, v]) => number(v)) },
     ],
   };
 }
@@ -76,6 +88,7 @@ export function frames(panel, answers) {
     if (answer.resultType === 'rows') return [rowsFrame(answer.result, target)];
     if (answer.resultType === 'streams') return [logsFrame(answer.result, target)];
     if (target.format === 'table') return [tableFrame(answer.result, target, targets.length === 1)];
-    return answer.result.map((series) => seriesFrame(series, target));
+    const end = Math.max(...answer.result.map((series) => points(series).at(-1)[0]));
+    return answer.result.map((series) => seriesFrame(series, target, end));
   });
 }

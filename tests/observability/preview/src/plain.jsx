@@ -96,10 +96,14 @@ function Clocks({ from, to, width, left }) {
 function stretches(field, times, end) {
   const found = [];
   times.forEach((ms, index) => {
-    const shown = field.display(field.values[index]);
     const last = found.at(-1);
-    if (last && last.text === shown.text && last.color === shown.color) return;
-    if (last) last.to = ms;
+    if (field.values[index] === null) {
+      if (last) last.to = Math.min(last.to, ms);
+      return;
+    }
+    const shown = field.display(field.values[index]);
+    if (last && last.to === end && last.text === shown.text && last.color === shown.color) return;
+    if (last) last.to = Math.min(last.to, ms);
     found.push({ from: ms, to: end, text: `${shown.prefix ?? ''}${shown.text}${shown.suffix ?? ''}`, color: shown.color });
   });
   return found;
