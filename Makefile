@@ -21,7 +21,7 @@ run: $(RUN) ## Start ATP with real embedded PostgreSQL, Valkey and a small LLM; 
 	@exec .venv/bin/python -m service dev
 
 test: $(DEV) tools ## Run the whole suite against real servers
-	@.venv/bin/python -m tests.observability.bugsink
+	@.venv/bin/python -m tests.observability.prepare
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(DEV) ## Lint, format check and types (no server is started)

@@ -160,7 +160,3 @@ def make_template() -> None:
 
 def configure(folder: Path) -> None:
     (folder / "bugsink_conf.py").write_text(CONFIGURATION.format(folder=folder))
-
-
-if __name__ == "__main__":
-    print(prepare() or "atp: bugsink is ready")
