@@ -21,6 +21,7 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
 
 from service.settings import Settings
+from service.telemetry.scrubbing import clean
 
 # About 3 MB of lines: a second of access log at full speed.
 QUEUE_LINES = 10_000
@@ -164,7 +165,16 @@ def renderers(settings: Settings) -> list[Any]:
         return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)]
     # By default structlog writes every frame's local variables: the prompt and the key among them.
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-    return [structlog.processors.ExceptionRenderer(tracebacks), render_json]
+    return [structlog.processors.ExceptionRenderer(tracebacks), without_data, render_json]
+
+
+def without_data(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """The texts of exceptions without what they quote: it may be a prompt, a key, a row."""
+    for told in event.get("exception", []):
+        told["exc_value"] = clean(told["exc_value"])
+        for group in told.get("exceptions", []):
+            without_data(_, __, {"exception": group})
+    return event
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:

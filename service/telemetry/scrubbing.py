@@ -1,4 +1,4 @@
-"""What an event may say on its way to Sentry: where it broke, not with what.
+"""What may be said of an exception, in the log and on its way to Sentry: where it broke, not with what.
 
 The SDK is told to send no bodies and no local variables. What is left is the text of exceptions, and those may quote
 what they were given: a prompt, a row, a URL with its password.

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from service.settings import load
+from service.telemetry.logging import renderers
 from service.telemetry.scrubbing import scrub
 
 KEY = "_".join(["atp_live", "abcdefgh", "0123456789abcdefghij"])
@@ -41,3 +43,24 @@ def test_a_message_has_no_exception_to_clean() -> None:
     assert scrub({"message": "Task failed: The model server failed"}) == {
         "message": "Task failed: The model server failed"
     }
+
+
+def test_a_line_of_the_log_has_an_exceptions_text_without_its_data() -> None:
+    def logged(error: BaseException) -> str:
+        event: Any = {"event": "request.unhandled", "exc_info": error}
+        for process in renderers(load(log_format="json")):
+            event = process(None, "error", event)
+        return str(event)
+
+    def raised(error: BaseException) -> BaseException:
+        try:
+            raise error
+        except BaseException as caught:  # noqa: BLE001 - with its traceback
+            return caught
+
+    line = logged(raised(ValueError(f"no plan 'to rob a bank', no key {KEY}")))
+    assert "no plan '…', no key atp_live_…" in line
+    assert "rob" not in line
+    nested = logged(raised(ExceptionGroup("both", [raised(ValueError("no 'to rob a bank'"))])))
+    assert "no '…'" in nested
+    assert "rob" not in nested
