@@ -140,12 +140,14 @@ class NodeProcess(ServiceProcess):
 class Fleet:
     """Three nodes over one database and one Redis, and their users: `admin` and whoever `user()` makes."""
 
-    def __init__(self, folder: Path, database_url: str, redis_urls: list[str], model_url: str = "") -> None:
-        """`redis_urls` has one for each node; they should lead to one server."""
+    def __init__(
+        self, folder: Path, database_url: str, redis_urls: list[str], model_url: str = "", **settings: Any
+    ) -> None:
+        """`redis_urls` has one for each node; they should lead to one server. `settings`: further ones of all nodes."""
         self._dsn = database_url
         self.urls = {"database_url": database_url, "redis_url": redis_urls[0]}
         provider = {"base_url": model_url or f"http://{HOST}:9/v1", "models": {name: {} for name in SCRIPTS}}
-        shared = {"database_url": database_url, "providers": json.dumps({"scripted": provider})}
+        shared = {"database_url": database_url, "providers": json.dumps({"scripted": provider}), **settings}
         state, self._ports = StateFolder.open(folder), ExitStack()
         self.nodes = [
             NodeProcess(state, f"node-{number}", (self._port(), self._port()), redis_url=url, **shared)
