@@ -23,6 +23,8 @@ RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/atp --shell /usr/sb
 COPY --from=build /opt/atp /opt/atp
 ARG ATP_REVISION=unknown
 # PYTHONDONTWRITEBYTECODE: the root file system may be read-only. Inside a container every address of it is its own.
+# It takes PRIVATE_HOST for a secret:
+# hadolint ignore=DL3064
 ENV ATP_REVISION=$ATP_REVISION \
     PATH=/opt/atp/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -52,6 +52,8 @@ dashboards: $(DEV) ## Write the dashboards of Grafana that are made from Python
 
 lock: ## Renew the locked requirements from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded pyproject.toml -o requirements/run.txt
+	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 -c requirements/run.txt pyproject.toml -o requirements/image.txt
+	echo hatchling | uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 -c requirements/run.txt - -o requirements/build.txt
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra embedded --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	echo bugsink==2.6.1 | uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 - -o requirements/bugsink.txt
 

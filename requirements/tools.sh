@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tools that no wheel carries: promtool and prometheus, amtool and alertmanager, chromium, as Debian packages them.
+# Tools that no wheel carries: promtool and prometheus, amtool and alertmanager, chromium, nginx, as Debian packages them.
 # Quiet when they are there. Where apt is not, or may not be used, the tests that need a tool are skipped and say so
 # (tests/observability/tools.py); ATP_REQUIRE_TOOLS=1 makes that a failure.
 set -u
@@ -9,6 +9,7 @@ command -v promtool >/dev/null || missing=" prometheus"
 { command -v amtool && command -v prometheus-alertmanager || command -v alertmanager; } >/dev/null ||
     missing="$missing prometheus-alertmanager"
 command -v chromium >/dev/null || missing="$missing chromium"
+{ command -v nginx || dpkg -s nginx-light; } >/dev/null 2>&1 || missing="$missing nginx-light" # in /usr/sbin
 [ -n "$missing" ] || exit 0
 command -v apt-get >/dev/null || { echo "tools: no apt-get here, please install:$missing" >&2; exit 0; }
 

@@ -27,4 +27,5 @@ def test_without_apt_the_script_says_what_is_missing_and_goes_on(tmp_path: Path)
         [SCRIPT], env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
-    assert done.stderr == "tools: no apt-get here, please install: prometheus prometheus-alertmanager chromium\n"
+    missing = "prometheus prometheus-alertmanager chromium nginx-light"
+    assert done.stderr == f"tools: no apt-get here, please install: {missing}\n"

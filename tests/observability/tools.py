@@ -14,7 +14,7 @@ NAMES = {"alertmanager": ("prometheus-alertmanager", "alertmanager")}
 def require_tool(name: str) -> str:
     """The path of a tool; without it the test is skipped with the reason, or fails under ATP_REQUIRE_TOOLS=1."""
     for called in NAMES.get(name, (name,)):
-        if found := shutil.which(called):
+        if found := shutil.which(called, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
             return found
     reason = f"{name} is not installed: `make tools` does it, where root or sudo may use apt"
     if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
