@@ -47,8 +47,9 @@ class RedisFleet:
         await self._redis.run("fleet_put", lambda r: r.set(SNAPSHOT, text, px=int(FRESH_S * 1000)))
 
     async def get(self) -> tuple[Snapshot, float] | None:
-        text = await self._redis.run("fleet_get", lambda r: r.get(SNAPSHOT))
-        left_ms = await self._redis.run("fleet_get", lambda r: r.pttl(SNAPSHOT))
+        text, left_ms = await self._redis.run(
+            "fleet_get", lambda r: r.pipeline(transaction=False).get(SNAPSHOT).pttl(SNAPSHOT).execute()
+        )
         return (read(text), left_ms / 1000) if text and left_ms > 0 else None
 
     async def sockets_peak(self, day: str, sockets: int) -> tuple[int, int]:

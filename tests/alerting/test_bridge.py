@@ -39,7 +39,7 @@ class Scene:
 @asynccontextmanager
 async def scene(dsn: str) -> AsyncIterator[Scene]:
     now = [0.0]
-    clock: Callable[[], float] = lambda: now[0]  # noqa: E731
+    clock: Callable[[], float] = lambda: now[0]  # noqa: E731 - one line beside the list that it reads
     metrics = BridgeMetrics()
     async with SentryIngest(dsn, "atp-alert-bridge/test", clock) as sentry:
         yield Scene(Bridge(sentry, metrics, SENDER, clock), metrics, now)

@@ -45,7 +45,7 @@ async def fleet(where: str, model_server: Upstream) -> AsyncIterator[Fleet]:
         return
     redis = RedisState(node_settings("postgresql://nobody@127.0.0.1:1/atp", where, model_server), Metrics())
     for key in (LEAD, SNAPSHOT, PEAKS):  # a cluster keeps what a test writes
-        await redis.run("delete", lambda client, key=key: client.delete(key))  # type: ignore[misc]
+        await redis.run("delete", lambda client, key=key: client.delete(key))  # type: ignore[misc]  # a lambda with a default has no type
     yield RedisFleet(redis)
     await redis.close()
 

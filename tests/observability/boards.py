@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,38 @@ def panels(board: Json) -> list[Json]:
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
+@dataclass(frozen=True)
+class Query:
+    """One target of one panel."""
+
+    board: str
+    panel_id: int
+    panel: str
+    ref: str
+    kind: str  # of the datasource
+    text: str
+    instant: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.board} / {self.panel} / {self.ref}"
+
+
+def queries(board: Json) -> Iterator[Query]:
+    for panel in panels(board):
+        for target in panel.get("targets", []):
+            text = target.get("expr") or target["rawSql"]
+            about = (board["uid"], panel["id"], panel["title"], target["refId"], target["datasource"]["type"])
+            yield Query(*about, text, bool(target.get("instant")))
+
+
+def all_queries() -> list[Query]:
+    return [query for board in BOARDS.values() for query in queries(board)]
+
+
 def targets(kind: str) -> Iterator[tuple[str, str]]:
     """Every query of panels to a datasource of this kind: where it stands, and its text."""
-    for uid, board in BOARDS.items():
-        for panel in panels(board):
-            for target in panel.get("targets", []):
-                if target["datasource"]["type"] == kind:
-                    yield f"{uid}: {panel['title']} {target['refId']}", target.get("expr") or target["rawSql"]
+    return ((query.name, query.text) for query in all_queries() if query.kind == kind)
 
 
 def expressions() -> Iterator[tuple[str, str]]:

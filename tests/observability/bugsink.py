@@ -15,14 +15,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
-
-import pytest
 
 from service.embedded.folder import StateFolder
 from service.embedded.ports import HOST, answers
 from service.embedded.processes import Child, Command
+from tests.observability.tools import missing
 from tests.ports import reserved_port
 from tests.servers import run
 
@@ -87,7 +86,7 @@ class Bugsink:
             tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             sent = ("tags_", "events_", "issues_", "releases_")
             for table in [name for name in tables if name.startswith(sent)]:
-                database.execute(f'DELETE FROM "{table}"')  # noqa: S608
+                database.execute(f'DELETE FROM "{table}"')  # noqa: S608 - of the database's own list
             database.execute(
                 "UPDATE projects_project SET quota_exceeded_until = NULL, next_quota_check = 0, issue_count = 0,"
                 " digested_event_count = 0, stored_event_count = 0"
@@ -131,13 +130,6 @@ def prepare() -> str:
             return f"bugsink cannot be installed: {type(error).__name__}"
         done.write_text(LOCK.read_text())
         return ""
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip the test; or fail it with ATP_REQUIRE_TOOLS=1."""
-    if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def install() -> None:

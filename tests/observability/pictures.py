@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.observability.boards import BOARDS
+from tests.observability.boards import BOARDS, Query, queries
 from tests.observability.monitoring import Monitoring
-from tests.observability.queries import Query, ask, in_sql, queries
+from tests.observability.queries import ask, in_sql
 from tests.observability.workload import Site
 
 LEVELS = re.compile(r'level=~?"([a-z|]+)"')
@@ -30,10 +30,10 @@ async def collect(prometheus: Monitoring, running: Site, since: float) -> dict[s
 
 
 async def answer(query: Query, prometheus: Monitoring, running: Site, since: float) -> dict[str, Any]:
-    if query.source == "atp-prometheus":
+    if query.kind == "prometheus":
         kind = "vector" if query.instant else "matrix"
         return {"resultType": kind, "result": await ask(prometheus, query, since)}
-    if query.source == "atp-postgresql":
+    if query.kind == "grafana-postgresql-datasource":
         return {"resultType": "rows", "result": rows(running.dsn, in_sql(query.text, since))}
     return {"resultType": "streams", "result": streams(query, running)}
 

@@ -3,47 +3,18 @@
 import math
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.observability.boards import Json, panels
+from tests.observability.boards import Query
 from tests.observability.monitoring import Monitoring
 
 RATE_WINDOW = "15s"
 RANGE = "60s"
 
 
-@dataclass(frozen=True)
-class Query:
-    """One target of one panel."""
-
-    board: str
-    panel_id: int
-    panel: str
-    ref: str
-    source: str  # uid of the datasource
-    text: str
-    instant: bool
-
-    @property
-    def name(self) -> str:
-        return f"{self.board} / {self.panel} / {self.ref}"
-
-
 # By a series' labels, in order: its values that are numbers.
 Seen = dict[tuple[tuple[str, str], ...], list[float]]
-
-
-def queries(board: Json) -> Iterator[Query]:
-    for panel in panels(board):
-        for target in panel.get("targets", []):
-            uid = target["datasource"]["uid"]
-            source = "atp-prometheus" if uid == "${datasource}" else uid
-            text = target.get("expr") or target["rawSql"]
-            instant = bool(target.get("instant"))
-            yield Query(board["uid"], panel["id"], panel["title"], target["refId"], source, text, instant)
 
 
 def filled(text: str, job: str = ".+", instance: str = ".+") -> str:

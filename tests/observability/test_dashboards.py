@@ -21,6 +21,7 @@ from tests.observability.boards import BOARDS, GRAFANA, Json, expressions, panel
 from tests.observability.linter import RULES
 from tests.observability.promql import AGGREGATIONS, grouped, selectors, series
 from tests.observability.queries import in_sql
+from tests.observability.rules import alerts
 
 UIDS = [
     *("atp-cache", "atp-http-slo", "atp-limits-keys", "atp-on-call", "atp-online-users", "atp-overview"),
@@ -246,11 +247,7 @@ def test_all_that_the_guide_asks_for_is_on_the_administrators_dashboards() -> No
         assert set(re.findall(r"`(\w+)`", names)) <= shown, item
 
 
-RULE_FILES = list((GRAFANA.parent / "prometheus" / "rules").glob("*.rules.yml"))
-
-
-@pytest.mark.skipif(not RULE_FILES, reason="the rules are not there")
 def test_the_alerts_that_the_page_names_exist() -> None:
-    there = set(re.findall(r"alert: (Atp\w+)", "".join(file.read_text() for file in RULE_FILES)))
+    there = {rule.name for rule in alerts()}
     named = set(re.findall(r"\bAtp[A-Z]\w+", DOCS.read_text() + "".join(panel["description"] for _, panel in TITLED)))
     assert named <= there

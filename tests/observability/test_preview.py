@@ -1,7 +1,6 @@
 """The preview draws what Grafana would: texts, values with units, series, for a panel of every kind."""
 
 import json
-import os
 import re
 import struct
 import zlib
@@ -12,6 +11,7 @@ import pytest
 
 from tests.observability.preview.bundle import bundled
 from tests.observability.preview.photograph import chromium, document, photograph
+from tests.observability.tools import missing
 
 SAMPLE = Path(__file__).parent / "preview" / "sample"
 COLD_S = 200  # npm ci and the bundle, the first time
@@ -24,10 +24,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> None:
     if chromium() is None:
-        reason = "chromium is not installed (make tools)"
-        if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("chromium is not installed (make tools)")
     bundled()
 
 

@@ -24,13 +24,13 @@ from service.embedded.valkey import VOLATILE, start_valkey
 from tests.conftest import new_database
 from tests.observability import pictures
 from tests.observability.alertmanagers import alertmanager
-from tests.observability.boards import BOARDS
+from tests.observability.boards import BOARDS, Query, all_queries
 from tests.observability.bridges import bridge_settings, bridging
 from tests.observability.bugsink import Bugsink
 from tests.observability.expected import BROKEN, CONSTANT, EXACT, KINDS, QUIET, TABLES, Exact
 from tests.observability.monitoring import Monitoring, fast_alertmanager
 from tests.observability.promql import series
-from tests.observability.queries import Query, Seen, ask, filled, in_sql, queries, seen
+from tests.observability.queries import Seen, ask, filled, in_sql, seen
 from tests.observability.tools import require_tool
 from tests.observability.workload import Site, site
 from tests.ports import reserved_port
@@ -41,8 +41,6 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.timeout(180)]
 
 ROUNDS = 4, 6
-# What a rate looks back on, and two scrapes.
-SETTLED_S = 3.0
 
 
 @dataclass
@@ -68,12 +66,8 @@ class Faults:
     told: list[str] = field(default_factory=list)  # what Sentry shows, in the order of its coming
 
 
-def all_queries() -> list[Query]:
-    return [query for board in BOARDS.values() for query in queries(board)]
-
-
 def of_prometheus() -> list[Query]:
-    return [query for query in all_queries() if query.source == "atp-prometheus"]
+    return [query for query in all_queries() if query.kind == "prometheus"]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +137,7 @@ async def more(running: Site) -> None:
     for number in range(int(os.environ.get("ATP_PICTURES_ROUNDS", "0"))):
         await running.round(nonsense=False)
         await running.come(1 + number % 3, "mobile" if number % 2 else "desktop")
-        await asyncio.sleep(0.6 + 0.5 * math.sin(number / 6))
+        await asyncio.sleep(0.6 + 0.5 * math.sin(number / 6))  # so that there is something to see
 
 
 async def two_phases(running: Site, prometheus: Monitoring, since: float) -> tuple[Phase, Phase]:
@@ -158,11 +152,12 @@ async def two_phases(running: Site, prometheus: Monitoring, since: float) -> tup
 async def phase(running: Site, prometheus: Monitoring, rounds: int, since: float) -> Phase:
     for _ in range(rounds):
         await running.round()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # a rate needs time between its counts
     ended = time.time()
     await eventually(lambda: none_waits(running), within_s=20)
     await eventually(lambda: newer(prometheus, ended), within_s=30)
-    await asyncio.sleep(SETTLED_S)
+    done = time.time()
+    await eventually(lambda: asked_since(prometheus, done), within_s=10)
     found = Phase(series=await samples(running))
     for query in of_prometheus():
         found.seen[query.name] = seen(await ask(prometheus, query, since))
@@ -172,7 +167,7 @@ async def phase(running: Site, prometheus: Monitoring, rounds: int, since: float
             found.summed[query.name] = seen(await ask(prometheus, summed, since))
             found.renamed[query.name] = seen(await ask(prometheus, renamed(query), since))
     for query in all_queries():
-        if query.source == "atp-postgresql":
+        if query.kind == "grafana-postgresql-datasource":
             found.tables[query.name] = await running.rows(in_sql(query.text, since))
     await variables_and_annotations(prometheus, found, since)
     return found
@@ -202,8 +197,8 @@ async def broken(running: Site, valkey: OwnValkey, prometheus: Monitoring, sentr
     found, node = Faults(), running.nodes[1]
 
     def heard(alert: str, status: str) -> bool:
-        tags = [event["tags"] for event in sentry.events() if "alertname" in event["tags"]]
-        return any((tag["alertname"], tag["status"]) == (alert, status) for tag in tags)
+        tags = [event["tags"] for event in sentry.events() if event["tags"].get("alertname") == alert]
+        return tags[-1:] != [] and tags[-1]["status"] == status
 
     await node.kill()
     await eventually(lambda: heard("AtpInstanceMissing", "firing"), within_s=30)
@@ -236,8 +231,15 @@ async def equals(prometheus: Monitoring, query: str, value: float) -> bool:
     return [float(series["value"][1]) for series in await prometheus.instant(query)] == [value]
 
 
+async def asked_since(prometheus: Monitoring, moment: float) -> bool:
+    """Whether Prometheus has asked every process since, and again: the rules that see it have run."""
+    found = await prometheus.instant("min(timestamp(up))")
+    return float(found[0]["value"][1]) > moment + 1
+
+
 async def newer(prometheus: Monitoring, moment: float) -> bool:
-    found = await prometheus.instant("max(atp_fleet_snapshot_timestamp_seconds)")
+    """Whether every node shows a snapshot of after that."""
+    found = await prometheus.instant("min(atp_fleet_snapshot_timestamp_seconds)")
     return bool(found) and float(found[0]["value"][1]) > moment
 
 

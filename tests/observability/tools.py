@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,10 +14,15 @@ NAMES = {"alertmanager": ("prometheus-alertmanager", "alertmanager")}
 
 def require_tool(name: str) -> str:
     """The path of a tool; without it the test is skipped with the reason, or fails under ATP_REQUIRE_TOOLS=1."""
-    for called in NAMES.get(name, (name,)):
-        if found := shutil.which(called, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
-            return found
-    reason = f"{name} is not installed: `make tools` does it, where root or sudo may use apt"
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    found = next(filter(None, (shutil.which(called, path=path) for called in NAMES.get(name, (name,)))), None)
+    if found is None:
+        missing(f"{name} is not installed: `make tools` does it, where root or sudo may use apt")
+    return found
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test with this reason; under ATP_REQUIRE_TOOLS=1 fail it."""
     if os.environ.get("ATP_REQUIRE_TOOLS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
