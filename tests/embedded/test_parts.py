@@ -47,7 +47,8 @@ def state(first_start: FirstStart, tmp_path: Path) -> Path:
 
 def start_parent(state: Path, python: str = sys.executable, **options: object) -> "subprocess.Popen[str]":
     """Start a parent in a session of its own, as a terminal would, and wait until it is up."""
-    command = [python, "-m", "tests.embedded.parent", str(state)]
+    # A shell ignores SIGINT for what it runs in the background, and children inherit that: these tests may be such.
+    command = ["env", "--default-signal=INT", python, "-m", "tests.embedded.parent", str(state)]
     parent = subprocess.Popen(  # type: ignore[call-overload]
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True, **options
     )
