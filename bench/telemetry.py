@@ -1,20 +1,32 @@
-"""What telemetry costs: one node after another, each with some of it on, asked the same.
+"""What telemetry costs: nodes side by side, each with some of it on, asked the same in turns.
 
 Metrics are always on: the node that the others are compared with has them, and nothing else. A chat whose answer is
 known is the dearest question for telemetry: it takes the node the least time of its own, and waits twice.
+
+The turns are short and many, each time in another order: what a machine loses or wins in speed meanwhile meets every
+node alike. And a scrape, in a process alone with its event loop (`bench/scrape_load.py`).
 """
 
+import random
+import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 from bench.cached import known
 from bench.http import get_text
+from bench.load import Plan, run_load
+from bench.machine import SERVER_CORE, quiet
 from bench.models import lost_spans
-from bench.scenario import Figures, Line, Reach, Round, Scenario
-from bench.servers import Server, Stage
+from bench.output import printed
+from bench.scenario import Figures, Line, Reach, Round, Scenario, medians
+from bench.servers import Server, taskset
 
 CLIENTS = 64  # a full core: what telemetry takes, answers do not have
-QUIET = {"ACCESS_LOG_SAMPLE": "0", "LOG_LEVEL": "warning"}
-LOUD = {"ACCESS_LOG_SAMPLE": "1", "LOG_LEVEL": "info"}
+TURNS, WARM_S = 8, 0.3
+# Together they must fit PostgreSQL.
+POOL = {"DB_POOL_SIZE": "6", "DB_MAX_OVERFLOW": "0"}
+QUIET = POOL | {"ACCESS_LOG_SAMPLE": "0", "LOG_LEVEL": "warning"}
+LOUD = POOL | {"ACCESS_LOG_SAMPLE": "1", "LOG_LEVEL": "info"}
 
 
 def variants(sink: Server) -> Mapping[str, dict[str, str]]:
@@ -37,22 +49,38 @@ def traced(sink: Server, share: str) -> dict[str, str]:
 
 
 async def measure(round_: Round) -> Figures:
-    stage, figures = round_.stage, Figures()
-    async with stage.upstream("--delay-ms", "20") as upstream, stage.otlp_sink() as sink:
-        for name, settings in variants(sink).items():
-            async with stage.atp(f"{upstream.url}/v1", **settings) as atp:
-                figures |= await of_node(round_, stage, name, atp)
-                if name == "everything_traced":
-                    figures["lost_spans"] = await lost_spans(atp)
-    return figures
+    stage = round_.stage
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(stage.upstream("--delay-ms", "20"))
+        sink = await stack.enter_async_context(stage.otlp_sink())
+        nodes = {
+            name: await stack.enter_async_context(stage.atp(f"{upstream.url}/v1", **settings))
+            for name, settings in variants(sink).items()
+        }
+        question = known(stage)
+        for node in [*nodes.values()] * 2:
+            await get_text(node, question)  # the answer is known from here on
+        figures = await in_turns(nodes, question, round_.seconds / 4)
+        figures["lost_spans"] = await lost_spans(nodes["everything_traced"])
+    return figures | await scrapes(round_.seconds)
 
 
-async def of_node(round_: Round, stage: Stage, name: str, atp: Server) -> Figures:
-    question = known(stage)
-    for _ in range(2):
-        await get_text(atp, question)  # the answer is known from here on
-    result = await round_.load(atp, question, CLIENTS)
-    return {f"{name}_{key}": value for key, value in result.items()}
+async def in_turns(nodes: Mapping[str, Server], question: str, seconds: float) -> Figures:
+    """The medians of each node's turns."""
+    found: dict[str, list[Figures]] = {name: [] for name in nodes}
+    for _ in range(TURNS):
+        for name in random.sample([*nodes], len(nodes)):
+            await quiet()
+            plan = Plan(nodes[name].port, question, CLIENTS, nodes[name].pid, seconds, WARM_S)
+            found[name].append(await run_load(plan))
+            if found[name][-1]["failed"]:
+                raise RuntimeError(f"requests failed: {plan}")
+    return {f"{name}_{key}": value for name, turns in found.items() for key, value in medians(turns).items()}
+
+
+async def scrapes(seconds: float) -> Figures:
+    await quiet()
+    return await printed(*taskset(SERVER_CORE), sys.executable, "-m", "bench.scrape_load", str(seconds))
 
 
 def line(what: str, name: str, reach: Reach | None = None) -> Line:
@@ -71,6 +99,7 @@ def at_least(share: float) -> Reach:
     return Reach(f">= {share:.0%}", lambda found: found >= share, on_ratio=True)
 
 
+STALL = Reach("<= 20 ms", lambda ms: ms <= 20)
 SCENARIO = Scenario(
     "telemetry",
     measure,
@@ -82,5 +111,8 @@ SCENARIO = Scenario(
         line("everything on, 1 % of traces", "everything", at_least(0.90)),
         line("everything on, every trace", "everything_traced", at_least(0.75)),
         Line("cached chat, spans lost while all are exported", "lost_spans"),
+        Line("scrape, series a process may have at most", "most_series"),
+        Line("scrape of that, ms", "most_ms", "tenth_ms", "a tenth of the series", "{:.1f}", "{:.1f}x"),
+        Line("scrape of that, longest stall of the event loop, ms", "most_stall_ms", shown="{:.1f}", reach=STALL),
     ),
 )
