@@ -58,10 +58,10 @@ METHOD = """
   span is exported. With 64 clients a core is full; with 16 ATP waits a tenth of the time for its databases, and the
   bare server has none. That reads the same body and returns the same bytes. LiteLLM has its Redis cache on.
 - **telemetry**: that question again, 64 clients, to seven nodes that run side by side with more or less of their
-  telemetry on, in eight turns of a second, each time in another order; the peer is the node with metrics alone. Spans go
-  to a collector, Sentry to a server that takes everything; nothing fails. The scrape is OpenMetrics by the real route,
-  of a process with all the label sets and exemplars that it may have; the stall is the longest that a timer of 1 ms was
-  late.
+  telemetry on, in eight turns of a second, each time in another order; the peer is the node with metrics alone. Spans
+  go to a collector, Sentry to a server that takes everything; nothing fails. The scrape is OpenMetrics by the real
+  route, of a process with all the label sets and exemplars that it may have; the stall is the longest that a timer of
+  1 ms was late.
 - **limits**: the limiter's own calls from a process on core 0, a Valkey on core 1; the `limits` library does what an
   answer with headers needs, `hit` and `get_window_stats`. Over-admission: one key, asked evenly, a node at a time;
   in any second counts what was asked and answered within it, so certainly admitted in it.

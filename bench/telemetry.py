@@ -112,7 +112,12 @@ SCENARIO = Scenario(
         line("everything on, every trace", "everything_traced", at_least(0.75)),
         Line("cached chat, spans lost while all are exported", "lost_spans"),
         Line("scrape, series a process may have at most", "most_series"),
-        Line("scrape of that, ms", "most_ms", "tenth_ms", "a tenth of the series", "{:.1f}", "{:.1f}x"),
-        Line("scrape of that, longest stall of the event loop, ms", "most_stall_ms", shown="{:.1f}", reach=STALL),
+        Line("scrape of as many, ms", "most_ms", "tenth_ms", "a tenth of the series", "{:.1f}", "{:.1f}x"),
+        Line(
+            "scrape of as many series as there may be, longest stall of the loop, ms",
+            "most_stall_ms",
+            shown="{:.1f}",
+            reach=STALL,
+        ),
     ),
 )
