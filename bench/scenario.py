@@ -62,13 +62,19 @@ class Round:
         return await quietest(plan)
 
 
+async def whole(plan: Plan) -> Figures:
+    """Run once, when the machine is quiet; RuntimeError when a request fails."""
+    await quiet()
+    result = await run_load(plan)
+    if result["failed"]:
+        raise RuntimeError(f"{result['failed']:.0f} of {result['count']:.0f} requests failed: {plan}")
+    return result
+
+
 async def quietest(plan: Plan) -> Figures:
     best: Figures = {}
     for _ in range(ATTEMPTS):
-        await quiet()
-        result = await run_load(plan)
-        if result["failed"]:
-            raise RuntimeError(f"{result['failed']:.0f} of {result['count']:.0f} requests failed: {plan}")
+        result = await whole(plan)
         if not best or result["others_share"] < best["others_share"]:
             best = result
         if best["others_share"] <= OTHERS_SHARE_MAX:

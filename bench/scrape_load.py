@@ -56,7 +56,7 @@ class Stall:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + TICK_S
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_S)  # the timer that is watched
             self.longest_ms = max(self.longest_ms, 1000 * (loop.time() - due))
 
 
@@ -67,11 +67,11 @@ async def scrapes(metrics: Metrics, seconds: float) -> Figures:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://node") as http:
         ends_at = time.perf_counter() + seconds
         while time.perf_counter() < ends_at:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # what the last scrape left to the collector is not this one's
             stall.longest_ms, began = 0.0, time.perf_counter()
             body = (await http.get("/metrics", headers=ACCEPT)).text
             took_ms.append(1000 * (time.perf_counter() - began))
-            await asyncio.sleep(2 * TICK_S)
+            await asyncio.sleep(2 * TICK_S)  # a tick that was under way is late only now
             stalls_ms.append(stall.longest_ms)
     watching.cancel()
     series = sum(not line.startswith("#") for line in body.splitlines())

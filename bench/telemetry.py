@@ -1,7 +1,7 @@
 """What telemetry costs: nodes side by side, each with some of it on, asked the same in turns.
 
 Metrics are always on: the node that the others are compared with has them, and nothing else. A chat whose answer is
-known is the dearest question for telemetry: it takes the node the least time of its own, and waits twice.
+known is the dearest question for telemetry: it takes the node the least time of its own, and waits three times.
 
 The turns are short and many, each time in another order: what a machine loses or wins in speed meanwhile meets every
 node alike. And a scrape, in a process alone with its event loop (`bench/scrape_load.py`).
@@ -14,11 +14,11 @@ from contextlib import AsyncExitStack
 
 from bench.cached import known
 from bench.http import get_text
-from bench.load import Plan, run_load
+from bench.load import Plan
 from bench.machine import SERVER_CORE, quiet
 from bench.models import lost_spans
 from bench.output import printed
-from bench.scenario import Figures, Line, Reach, Round, Scenario, medians
+from bench.scenario import Figures, Line, Reach, Round, Scenario, medians, whole
 from bench.servers import Server, taskset
 
 CLIENTS = 64  # a full core: what telemetry takes, answers do not have
@@ -70,11 +70,8 @@ async def in_turns(nodes: Mapping[str, Server], question: str, seconds: float) -
     found: dict[str, list[Figures]] = {name: [] for name in nodes}
     for _ in range(TURNS):
         for name in random.sample([*nodes], len(nodes)):
-            await quiet()
             plan = Plan(nodes[name].port, question, CLIENTS, nodes[name].pid, seconds, WARM_S)
-            found[name].append(await run_load(plan))
-            if found[name][-1]["failed"]:
-                raise RuntimeError(f"requests failed: {plan}")
+            found[name].append(await whole(plan))
     return {f"{name}_{key}": value for name, turns in found.items() for key, value in medians(turns).items()}
 
 

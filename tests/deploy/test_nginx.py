@@ -35,7 +35,7 @@ def configuration(folder: Path, port: int, nodes: list[RunningNode]) -> Path:
     text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
     for number, node in enumerate(nodes, 1):
         text = text.replace(f"node-{number}:8000", f"127.0.0.1:{node.server.port}")
-    text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("/tmp/", f"{folder}/")  # noqa: S108 - a path of the container, to be replaced
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("/tmp/", f"{folder}/")  # noqa: S108 - the container's
     text = text.replace("/usr/share/atp/runbooks/", f"{ROOT}/observability/prometheus/runbooks/")
     # /dev/stdout of a test is a pipe, which may not be opened again.
     text = text.replace("/dev/stdout", f"{folder}/access.log").replace("/dev/stderr", f"{folder}/error.log")
@@ -59,6 +59,7 @@ async def front(tmp_path: Path, database_url: str, redis_url: str, model_server:
         url = f"http://127.0.0.1:{port}"
         headers = {"x-api-key": one.key}
         try:
+            # Plain HTTP: without `verify=False` the client would read the certificates of the system each time.
             async with httpx2.AsyncClient(verify=False, base_url=url, headers=headers, timeout=10) as http:
 
                 async def up() -> bool:

@@ -198,7 +198,7 @@ async def broken(running: Site, valkey: OwnValkey, prometheus: Monitoring, sentr
 
     def heard(alert: str, status: str) -> bool:
         tags = [event["tags"] for event in sentry.events() if event["tags"].get("alertname") == alert]
-        return tags[-1:] != [] and tags[-1]["status"] == status
+        return bool(tags) and tags[-1]["status"] == status
 
     await node.kill()
     await eventually(lambda: heard("AtpInstanceMissing", "firing"), within_s=30)
