@@ -116,7 +116,10 @@ def fleet(stop_s: float = 30) -> Iterator[Fleet]:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def read(answer: HTTPResponse) -> int:
