@@ -17,6 +17,7 @@ from service.errors import AtpError
 from service.http.problems import answer_for
 from service.telemetry.logging import RequestLine
 from service.telemetry.metrics import Metrics
+from service.telemetry.operations import of_trace
 from service.telemetry.sentry import ErrorReporter
 from service.telemetry.spans import StartRequestSpan
 
@@ -107,7 +108,7 @@ class Context:
         status, route, span = exchange.status or CLIENT_CLOSED, exchange.route, exchange.span
         trace_id, exemplar = span.get_span_context().trace_id, None
         if span.is_recording():
-            exemplar = {"trace_id": format(trace_id, "032x")}
+            exemplar = of_trace(trace_id)
             end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
         self._durations(exchange.method, route, str(status)).observe(duration_s, exemplar)
         line = RequestLine(exchange.request_id, trace_id, exchange.method, route, status, duration_s)

@@ -7,6 +7,7 @@ what it asks of Redis and PostgreSQL is in the histograms alone.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from types import TracebackType
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, get_current_span
@@ -28,7 +29,12 @@ def recorded() -> RecordedSpan | None:
 def exemplar(span: RecordedSpan | None = None) -> Exemplar:
     """What leads from a bucket of a histogram to this trace, or the current one; None where it is not recorded."""
     found = span or recorded()
-    return {"trace_id": format(found.get_span_context().trace_id, "032x")} if found else None
+    return of_trace(found.trace_id) if found else None
+
+
+@lru_cache(256)  # a request is in several histograms
+def of_trace(trace_id: int) -> dict[str, str]:
+    return {"trace_id": format(trace_id, "032x")}
 
 
 def observe(histogram: Histogram, value: float) -> None:

@@ -1,8 +1,7 @@
 """Spans made by ourselves: the library's cost four times as much, and a request has several.
 
-Ours have no locks (a span is used on the loop alone) and no room prepared for events, which nearly none has; each
-becomes the library's ReadableSpan once, at its end. Sampler, ids and what is exported are the library's: the tests hold
-both against each other.
+Ours have no locks (a span is used on the loop alone), no room prepared for events, which nearly none has, and a context
+only where somebody asks. Sampler, ids and what is exported are the library's: the tests hold both against each other.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.semconv.attributes import exception_attributes as of_exception
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     Span,
@@ -44,20 +44,20 @@ ROOT = Context()
 class Spans(Tracer):
     """Starts them as the library's tracer would. `share`: the share of traces that its sampler takes."""
 
-    def __init__(self, tracer: sdk.Tracer, share: float) -> None:
+    def __init__(self, tracer: sdk.Tracer, share: float, on_end: Callable[["RecordedSpan"], None]) -> None:
         ids = tracer.id_generator
-        self._trace_id, self._span_id, self._sampler = ids.generate_trace_id, ids.generate_span_id, tracer.sampler
+        self._trace_id, self.span_id, self._sampler = ids.generate_trace_id, ids.generate_span_id, tracer.sampler
         self._all = share == 1.0
         self._random = ids.is_trace_id_random()
         self._sampled = flags(True, self._random)
-        # otlp.py joins spans of one scope by its identity; the library's version is pinned.
+        # The library's version is pinned.
         self.resource, self.scope = tracer.resource, tracer._instrumentation_scope
-        self.on_end = tracer.span_processor.on_end
+        self.on_end = on_end
 
     def start_request_span(self, name: str, context: Context | None) -> Span:
         """Of a caller elsewhere, or of none, whatever span is current."""
         if self._all and not context:  # nothing to decide
-            own = SpanContext(self._trace_id(), self._span_id(), False, self._sampled)
+            own = SpanContext(self._trace_id(), self.span_id(), False, self._sampled)
             return RecordedSpan(self, name, SpanKind.SERVER, own, None)
         return self._decide(name, context or ROOT, SpanKind.SERVER)
 
@@ -98,11 +98,6 @@ class Spans(Tracer):
         with use_span(span, end_on_exit, record_exception, set_status_on_exception):
             yield span
 
-    def child(self, name: str, kind: SpanKind, parent: SpanContext) -> "RecordedSpan":
-        """Of a span that is recorded, so there is nothing to decide."""
-        own = SpanContext(parent.trace_id, self._span_id(), False, parent.trace_flags, parent.trace_state)
-        return RecordedSpan(self, name, kind, own, parent)
-
     def _decide(self, name: str, context: Context | None, kind: SpanKind) -> Span:
         parent: SpanContext | None = get_current_span(context).get_span_context()
         if parent and not parent.is_valid:
@@ -111,7 +106,7 @@ class Spans(Tracer):
         result = self._sampler.should_sample(context, trace_id, name, kind)
         taken = result.decision is Decision.RECORD_AND_SAMPLE
         random = parent.trace_flags.random_trace_id if parent else self._random
-        own = SpanContext(trace_id, self._span_id(), False, flags(taken, random), result.trace_state)
+        own = SpanContext(trace_id, self.span_id(), False, flags(taken, random), result.trace_state)
         return RecordedSpan(self, name, kind, own, parent) if taken else NonRecordingSpan(own)
 
 
@@ -120,68 +115,80 @@ def flags(sampled: bool, random: bool) -> TraceFlags:
 
 
 class RecordedSpan(Span):
-    """Recorded until `end`; after it nothing changes it. For one thread."""
+    """Recorded until `end`; after it nothing changes it. For one thread, and after its end for the exporter's.
+
+    `context`: its own; None for the child of another, whose trace it shares.
+    """
 
     __slots__ = (
-        "_attributes",
         "_context",
-        "_events",
-        "_kind",
-        "_links",
-        "_name",
-        "_parent",
-        "_recording",
         "_spans",
-        "_status",
+        "attributes",
         "began_ns",
+        "ended_ns",
+        "events",
+        "kind",
+        "links",
+        "name",
+        "parent",
+        "span_id",
+        "status",
     )
 
     def __init__(
-        self, spans: Spans, name: str, kind: SpanKind, context: SpanContext, parent: SpanContext | None
+        self, spans: Spans, name: str, kind: SpanKind, context: SpanContext | None, parent: SpanContext | None
     ) -> None:
-        self._spans, self._name, self._kind, self._context, self._parent = spans, name, kind, context, parent
-        self._attributes: dict[str, AnyValue] = {}
-        self._events: BoundedList[Event] | None = None
-        self._links: Sequence[Link] = ()
-        self._status, self._recording = UNSET, True
+        self._spans, self.name, self.kind, self._context, self.parent = spans, name, kind, context, parent
+        self.span_id = context.span_id if context else spans.span_id()
+        self.attributes: dict[str, AnyValue] = {}
+        self.events: BoundedList[Event] | None = None
+        self.links: Sequence[Link] = ()
+        self.status, self.ended_ns = UNSET, 0
         self.began_ns = time_ns()
 
     def get_span_context(self) -> SpanContext:
-        return self._context
+        if self._context is None and (of := self.parent):
+            self._context = SpanContext(of.trace_id, self.span_id, False, of.trace_flags, of.trace_state)
+        return self._context or INVALID_SPAN_CONTEXT
+
+    @property
+    def trace_id(self) -> int:
+        return (self.parent or self.get_span_context()).trace_id
 
     def child(self, name: str, kind: SpanKind) -> "RecordedSpan":
-        return self._spans.child(name, kind, self._context)
+        """There is nothing to decide."""
+        return RecordedSpan(self._spans, name, kind, None, self.get_span_context())
 
     def is_recording(self) -> bool:
-        return self._recording
+        return not self.ended_ns
 
     def add_links(self, links: Sequence[Link]) -> None:
         if links:
-            self._links = BoundedList.from_seq(LIMIT, [*self._links, *filter(known, links)])
+            self.links = BoundedList.from_seq(LIMIT, [*self.links, *filter(known, links)])
 
     def update_name(self, name: str) -> None:
-        if self._recording:
-            self._name = name
+        if not self.ended_ns:
+            self.name = name
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
         self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        if self._recording:
-            self._attributes.update(attributes)
+        if not self.ended_ns:
+            self.attributes.update(attributes)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """OK stays, and UNSET changes nothing (OpenTelemetry, Trace API, Set Status)."""
         new = status if isinstance(status, Status) else Status(status, description)
-        final = self._status.status_code is StatusCode.OK
-        if self._recording and not final and new.status_code is not StatusCode.UNSET:
-            self._status = new
+        final = self.status.status_code is StatusCode.OK
+        if not self.ended_ns and not final and new.status_code is not StatusCode.UNSET:
+            self.status = new
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """`timestamp`: in ns since the epoch."""
-        if self._recording:
-            self._events = self._events or BoundedList(LIMIT)
-            self._events.append(Event(name, BoundedAttributes(LIMIT, attributes), timestamp))
+        if not self.ended_ns:
+            self.events = self.events or BoundedList(LIMIT)
+            self.events.append(Event(name, BoundedAttributes(LIMIT, attributes), timestamp))
 
     def record_exception(
         self,
@@ -203,34 +210,32 @@ class RecordedSpan(Span):
 
     def end(self, end_time: int | None = None) -> None:
         """`end_time`: in ns since the epoch. The first call counts."""
-        if self._recording:
-            self._recording = False
-            self._spans.on_end(self._readable(end_time or time_ns()))
+        if not self.ended_ns:
+            self.ended_ns = end_time or time_ns()
+            self._spans.on_end(self)
 
-    def _readable(self, ended: int) -> ReadableSpan:
-        events: Sequence[Event] = self._events or ()
+    def readable(self) -> ReadableSpan:
+        """The library's form of it, once it has ended."""
+        events: Sequence[Event] = self.events or ()
         return ReadableSpan(
-            self._name,
-            self._context,
-            self._parent,
+            self.name,
+            self.get_span_context(),
+            self.parent,
             self._spans.resource,
-            limited(self._attributes),
+            self.attributes if self.plain() else BoundedAttributes(LIMIT, self.attributes),
             events,
-            self._links,
-            kind=self._kind,
-            status=self._status,
+            self.links,
+            kind=self.kind,
+            status=self.status,
             start_time=self.began_ns,
-            end_time=ended,
+            end_time=self.ended_ns,
             instrumentation_scope=self._spans.scope,
         )
+
+    def plain(self) -> bool:
+        """Whether the library's limits and cleaning leave its attributes as they are."""
+        return len(self.attributes) <= LIMIT and PLAIN.issuperset(map(type, self.attributes.values()))
 
 
 def known(link: Link) -> bool:
     return link.context.is_valid or bool(link.attributes or link.context.trace_state)
-
-
-def limited(attributes: dict[str, AnyValue]) -> Attributes:
-    """What the library's limits and cleaning leave of them: few and plain ones, as ours are, stay as they are."""
-    if len(attributes) <= LIMIT and PLAIN.issuperset(map(type, attributes.values())):
-        return attributes
-    return BoundedAttributes(LIMIT, attributes)

@@ -7,11 +7,16 @@ import json
 import statistics
 import threading
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanKind
 
+from service.telemetry.span_queue import BATCH_SPANS, QUEUE_SPANS, SpanQueue
+from service.telemetry.spans import RecordedSpan, Spans
 from tests.nodes import RunningNode, node_settings, running
+from tests.server.slow_clients import until
 from tests.telemetry.sinks import Sink
 from tests.upstream import Upstream
 from tests.waiting import eventually
@@ -109,34 +114,63 @@ async def test_a_sink_that_is_away_changes_nothing_for_callers_and_the_loss_is_c
     assert time.monotonic() - stopping < 10
 
 
+def span() -> RecordedSpan:
+    return RecordedSpan(cast(Spans, None), "x", SpanKind.INTERNAL, INVALID_SPAN_CONTEXT, None)
+
+
 def test_the_span_queue_is_bounded_and_counts_what_it_drops() -> None:
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-    from service.telemetry import tracing
-
-    freed = threading.Event()
-
-    class Stuck(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
-            freed.wait(10)
-            return SpanExportResult.SUCCESS
-
-        def shutdown(self) -> None:
-            pass
-
-    lost: list[int] = []
-    provider = TracerProvider(shutdown_on_exit=False)
-    exporter = tracing.CountingExporter(Stuck(), lost.append)
-    provider.add_span_processor(tracing.CountingProcessor(exporter, lost.append))
-    tracer = provider.get_tracer("test")
-    for _ in range(tracing.QUEUE_SPANS + 2000):
-        tracer.start_span("x").end()
-    # The exporter may have taken one batch before it stuck.
-    assert sum(lost) in (2000, 2000 - tracing.BATCH_SPANS)
+    freed, lost = threading.Event(), list[int]()
+    queue = SpanQueue(lambda batch: freed.wait(10), lost.append)
+    for _ in range(QUEUE_SPANS + 2000):
+        queue.put(span())
+    # The thread may have taken one batch before it stuck.
+    assert sum(lost) in (2000, 2000 - BATCH_SPANS)
     freed.set()
-    exporter.ends_at = 0.0
-    provider.shutdown()
+    queue.close(1)
+
+
+def test_all_spans_are_sent_in_order_and_in_batches() -> None:
+    sent: list[list[RecordedSpan]] = []
+    queue = SpanQueue(lambda batch: not sent.append([*batch]), lambda lost: None)
+    spans = [span() for _ in range(3 * BATCH_SPANS + 5)]
+    for each in spans:
+        queue.put(each)
+    queue.close(1)
+    assert [each for batch in sent for each in batch] == spans
+    assert max(map(len, sent)) <= BATCH_SPANS
+
+
+def test_a_batch_that_cannot_be_sent_is_counted_and_the_next_one_goes() -> None:
+    took, lost = list[int](), list[int]()
+
+    def send(batch: Sequence[RecordedSpan]) -> bool:
+        took.append(len(batch))
+        if len(took) == 1:
+            raise ValueError("no such number")
+        return len(took) != 2
+
+    queue = SpanQueue(send, lost.append)
+    for number in range(3):
+        queue.put(span())
+        assert until(lambda number=number: len(took) > number, 5)
+    queue.close(1)
+    assert (took, lost) == ([1, 1, 1], [1, 1])
+
+
+def test_nothing_is_begun_once_the_time_to_close_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.telemetry.span_queue.CLOSE_S", 0.2)
+    took, lost = list[int](), list[int]()
+
+    def send(batch: Sequence[RecordedSpan]) -> bool:
+        time.sleep(0.3)
+        return not took.append(len(batch))
+
+    queue = SpanQueue(send, lost.append)
+    for _ in range(3 * BATCH_SPANS):
+        queue.put(span())
+    queue.close(5)
+    assert sum(took) + sum(lost) == 3 * BATCH_SPANS
+    assert 1 <= len(took) <= 2
 
 
 def test_a_stdout_nobody_reads_drops_lines_and_blocks_nobody() -> None:
