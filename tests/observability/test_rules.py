@@ -60,6 +60,7 @@ DASHBOARDS = {
 # Of Prometheus itself about each target, and of the bridge, which has a registry of its own.
 OF_OTHERS = {
     "up": set(),
+    "ALERTS": {"alertname", "alertstate", "severity", "dependency"},
     "scrape_samples_scraped": set(),
     "scrape_duration_seconds": set(),
     "atp_bridge_alerts_total": {"outcome"},
