@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     doctor = sub.add_parser("doctor", help="try every configured dependency and say what to do; exit code 1 on faults")
     doctor.set_defaults(run=commands.doctor)
 
+    backup = sub.add_parser("backup-done", help="record that a backup was made: the alerts on its age go by this")
+    backup.add_argument("bytes", type=positive, metavar="BYTES", help="its size")
+    backup.add_argument("place", type=place, metavar="PLACE", help="where it is kept; for people, without passwords")
+    backup.set_defaults(run=commands.backup_done)
+
     openapi = sub.add_parser("openapi", help="print the OpenAPI document, as GET /openapi.json answers it")
     openapi.set_defaults(run=commands.openapi)
 
@@ -115,6 +120,12 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def place(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def days(text: str) -> int:

@@ -4,7 +4,9 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from datetime import UTC
 
+from service.admin.store import insert_backup
 from service.db.migrate import migrate as migrate_database
 from service.db.pool import one_connection
 from service.errors import StateUnavailable
@@ -70,6 +72,14 @@ async def doctor(arguments: Namespace, settings: Settings) -> int:
 async def migrate(arguments: Namespace, settings: Settings) -> int:
     applied = await migrate_database(dsn(settings))
     print("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    return 0
+
+
+async def backup_done(arguments: Namespace, settings: Settings) -> int:
+    async with one_connection(dsn(settings)) as connection:
+        at = await insert_backup(connection, arguments.bytes, arguments.place)
+    moment = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    print(f"backup of {moment} recorded: {arguments.bytes} bytes at {arguments.place}")
     return 0
 
 

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "embedded": ["serving", "server", "keys", "db", "background", "errors", "settings"],
     "doctor": ["agents", "db", "state", *GROUND],
     "commands": [
+        "admin",
         "agents",
         "embedded",
         "bridging",

@@ -1,7 +1,8 @@
-"""SQL of the audit trail. Every function takes the connection first; parameters are bound."""
+"""SQL of the audit trail and of backups. Every function takes the connection first; parameters are bound."""
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,6 +22,8 @@ FROM admin_audit WHERE user_id = %s AND idempotency_key = %s"""
 SELECT_MOMENTS = """
 SELECT coalesce((SELECT extract(epoch FROM max(at)) FROM admin_audit WHERE action = 'broadcast'), 0)::float8,
        coalesce((SELECT extract(epoch FROM max(at)) FROM backups), 0)::float8"""
+
+INSERT_BACKUP = "INSERT INTO backups (bytes, place) VALUES (%s, %s) RETURNING at"
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,11 @@ async def select_moments(connection: Connection) -> tuple[float, float]:
     row = await (await connection.execute(SELECT_MOMENTS)).fetchone()
     assert row is not None  # noqa: S101 - a row without a table; mypy cannot know
     return row[0], row[1]
+
+
+async def insert_backup(connection: Connection, backup_bytes: int, place: str) -> datetime:
+    """A backup lies at `place` since now; returns the database's now, with its time zone."""
+    row = await (await connection.execute(INSERT_BACKUP, (backup_bytes, place))).fetchone()
+    assert row is not None  # noqa: S101 - RETURNING of one row; mypy cannot know
+    at: datetime = row[0]
+    return at

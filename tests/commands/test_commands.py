@@ -1,13 +1,21 @@
-"""`atp migrate | users | keys | doctor`, as a person runs them."""
+"""`atp migrate | users | keys | backup-done | doctor`, as a person runs them."""
 
 import json
+import os
 import re
+import subprocess
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from service.admin.store import select_moments
+from service.db.pool import one_connection
 from service.embedded.llm import Llm
+from service.embedded.postgres import Postgres
+from service.embedded.wheels import postgres_programs
 from service.wiring.docs import api_document
 from tests.commands.running import atp
 
@@ -29,7 +37,8 @@ MIGRATIONS = (
 
 def test_help_names_every_command_and_where_settings_are() -> None:
     shown = atp("--help").stdout
-    for command in ("serve", "worker", "alert-bridge", "dev", "migrate", "users", "keys", "doctor", "openapi"):
+    runs = ("serve", "worker", "alert-bridge", "dev")
+    for command in (*runs, "migrate", "users", "keys", "backup-done", "doctor", "openapi"):
         assert re.search(rf"^ +{command}\s", shown, re.MULTILINE)
     assert "docs/settings.md" in shown
 
@@ -69,6 +78,69 @@ def test_a_key_may_be_made_with_limits_of_its_own(database_url: str, redis_url: 
         refused = atp("keys", "create", "ana", "--limit", wrong, **settings)
         assert refused.returncode == 2
         assert "argument --limit: " in refused.stderr
+
+
+async def test_a_backup_that_was_made_is_what_the_fleet_tells_of(database_url: str) -> None:
+    settings = {"database_url": database_url}
+    started = time.time()
+    done = atp("backup-done", "1048576", "s3://backups/atp.dump", **settings)
+    assert done.returncode == 0, done.stderr
+    recorded = r"backup of 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC recorded: 1048576 bytes at s3://backups/atp\.dump\n"
+    assert re.fullmatch(recorded, done.stdout)
+    async with one_connection(database_url) as connection:
+        rows = await (await connection.execute("SELECT bytes, place FROM backups")).fetchall()
+        broadcast, backup = await select_moments(connection)
+    assert rows == [(1048576, "s3://backups/atp.dump")]
+    assert broadcast == 0
+    assert started - 1 <= backup <= time.time() + 1
+    later = atp("backup-done", "2097152", "s3://backups/atp.dump", **settings)
+    assert later.returncode == 0, later.stderr
+    async with one_connection(database_url) as connection:
+        assert (await select_moments(connection))[1] > backup
+
+
+def test_a_dump_brings_back_what_was_lost_since(postgres_server: Postgres, database_url: str, tmp_path: Path) -> None:
+    """The commands of docs/deploy.md; the dump is older than the row that tells of it."""
+    settings, dump = {"database_url": database_url}, tmp_path / "atp.dump"
+    user = atp("users", "create", "ana", "ana@example.org", **settings).stdout.strip()
+    admin, database = urlsplit(postgres_server.admin_dsn), urlsplit(database_url).path[1:]
+    where = {"PGHOST": admin.hostname or "", "PGPORT": str(admin.port), "PGPASSWORD": admin.password or ""}
+
+    def run(program: str, *arguments: str) -> None:
+        command = [postgres_programs() / program, "-U", admin.username or "", *arguments]
+        done = subprocess.run(command, env=os.environ | where, capture_output=True, text=True, timeout=40, check=False)
+        assert done.returncode == 0, done.stderr
+
+    run("pg_dump", "-Fc", "-f", str(dump), database)
+    assert atp("backup-done", str(dump.stat().st_size), str(dump), **settings).returncode == 0
+    run("dropdb", "--force", database)
+    run("pg_restore", "--create", "-d", "postgres", str(dump))
+    assert atp("migrate", **settings).stdout == "the database is up to date\n"
+    assert user in atp("users", "list", **settings).stdout
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM backups").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (("0", "here"), "argument BYTES: must be at least 1"),
+        (("much", "here"), "argument BYTES: invalid positive value: 'much'"),
+        (("1", " "), "argument PLACE: must not be empty"),
+        (("1",), "the following arguments are required: PLACE"),
+    ],
+)
+def test_a_backup_without_size_or_place_is_none(database_url: str, said: tuple[str, ...], told: str) -> None:
+    refused = atp("backup-done", *said, database_url=database_url)
+    assert refused.returncode == 2
+    assert told in refused.stderr
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM backups").fetchone() == (0,)
+
+
+def test_a_backup_is_not_recorded_where_there_are_no_tables(empty_database_url: str) -> None:
+    done = atp("backup-done", "1", "here", database_url=empty_database_url)
+    assert (done.returncode, done.stderr) == (1, "atp: the database has no tables yet: run `atp migrate`\n")
 
 
 def test_a_wrong_word_is_one_line_and_exit_code_1(database_url: str, redis_url: str) -> None:
