@@ -19,7 +19,8 @@ from pathlib import Path
 PASSWORDS = ("postgres", "atp", "grafana_reader", "grafana_admin", "valkey", "bridge")
 # Who reads: the user of its image. ATP's is in the Dockerfile; the others are the images' own.
 OWNERS = {"atp": 10001, "bridge": 10001, "postgres": 999, "valkey": 999, "alertmanager": 65534, "grafana": 472}
-# The bridge does not start without Sentry. `.invalid` leads nowhere (RFC 2606): alerts then wait in Alertmanager.
+# The bridge does not start without Sentry, lest it be forgotten; `.invalid` (RFC 2606) tells it that there is none, and
+# alerts wait in Alertmanager.
 NO_SENTRY = "http://none@sentry.invalid/1"
 # Everything ATP does, and nothing that empties the server, lists all its keys or changes its configuration.
 ACL = "user default off\nuser atp on #{digest} ~* &* +@all -@admin -keys -flushall -flushdb -swapdb\n"

@@ -5,6 +5,9 @@
 2. What was told already is passed over (`told.py`).
 3. Every other alert is an event, at most EVENTS_PER_MINUTE. What is over that, or not taken, is not acknowledged:
    Alertmanager sends the group again, and only what is still missing is told then.
+
+Where there is no Sentry (`SentryIngest.nowhere`), nothing is tried and no alert acknowledged: it waits in Alertmanager.
+That is no loss of telemetry, so it is counted as `unset` and not as `failed`.
 """
 
 import asyncio
@@ -54,12 +57,24 @@ class Bridge:
         Raises:
             Unavailable: some of it is still to be told; what was, is remembered.
         """
+        if self._sentry.nowhere:
+            self._keep_untold(group)
+            return
         try:
             async with asyncio.timeout(NOTIFICATION_S), self._one_at_a_time:
                 for alert in group.alerts:
                     await self._tell(alert, group)
         except TimeoutError:
             raise Unavailable("Sentry is too slow.", retry_after_s=AGAIN_S) from None
+
+    def _keep_untold(self, group: Notification) -> None:
+        """A check-in is of its moment, so nothing waits for it. Raises Unavailable when there are alerts."""
+        untold = [alert for alert in group.alerts if alert.monitor is None]
+        firing = [alert for alert in group.alerts if alert.monitor is not None and alert.status == "firing"]
+        self._metrics.check_ins.labels("unset").inc(len(firing))
+        self._metrics.alerts.labels("unset").inc(len(untold))
+        if untold:
+            raise Unavailable("SENTRY_DSN names no Sentry.", retry_after_s=MINUTE_S)
 
     async def _tell(self, alert: Alert, group: Notification) -> None:
         if alert.monitor is not None:

@@ -21,6 +21,8 @@ AGAIN_S = 5.0
 LONGEST_WAIT_S = 300.0
 # This event is at fault, and would be the next time too. Of 401, 403 and 404 the DSN is: that can be mended meanwhile.
 REFUSALS = (400, 413, 415, 422)
+# A DSN of a host in here says that there is no Sentry: nobody can ever have the name (RFC 2606, 2).
+NOWHERE = ".invalid"
 
 
 class Refused(Exception):
@@ -32,17 +34,22 @@ class Refused(Exception):
 
 
 class SentryIngest:
-    """One project of Sentry; use as a context manager. `up` is whether it took what was last sent."""
+    """One project of Sentry; use as a context manager.
+
+    `up` is whether it took what was last sent; `nowhere` is whether there is none, by its DSN: then do not send.
+    """
 
     def __init__(self, dsn: str, sender: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises SettingsError; `sender` is our name and version."""
         try:
-            auth = Dsn(dsn).to_auth(sender)
+            parts = Dsn(dsn)
+            auth = parts.to_auth(sender)
         except (BadDsn, ValueError):  # their text quotes the DSN
             raise SettingsError("SENTRY_DSN: copy it from the project's settings in Sentry") from None
         self._url, self._auth, self._sender = auth.get_api_url(), auth.to_header(), sender
         self._clock, self._not_before = clock, 0.0
-        self.up = True
+        self.nowhere = str(parts.host).endswith(NOWHERE)
+        self.up = not self.nowhere
 
     async def __aenter__(self) -> "SentryIngest":
         self._session = aiohttp.ClientSession(

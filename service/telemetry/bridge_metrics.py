@@ -14,7 +14,7 @@ class BridgeMetrics(Instruments):
         super().__init__()
         self.alerts = self._counter(
             "atp_bridge_alerts",
-            "Alerts for Sentry: sent; failed, to be tried again; refused by Sentry for good",
+            "Alerts for Sentry: sent; failed, to be tried again; refused by Sentry for good; unset: there is no Sentry",
             "outcome",
         )
         self.check_ins = self._counter(

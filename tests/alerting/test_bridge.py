@@ -131,6 +131,34 @@ async def test_a_check_in_of_no_monitor_is_counted_and_holds_up_nobody(collector
     assert collector.check_ins() == []
 
 
+async def test_where_there_is_no_sentry_alerts_wait_and_nothing_counts_as_lost() -> None:
+    """The DSN that deploy/make_secrets.py gives the bridge without SENTRY_DSN."""
+    async with scene("http://none@sentry.invalid/1") as here:
+        watchdog = {"labels": {"alertname": "AtpWatchdog", "check_in": "atp-watchdog"}}
+        await here.take(alert() | watchdog)
+        await here.take(alert("resolved") | watchdog)
+        with pytest.raises(Unavailable, match=r"^SENTRY_DSN names no Sentry\.$"):
+            await here.take(*many(100))
+        check_ins = [here.counted("atp_bridge_check_ins_total", outcome) for outcome in ("sent", "failed", "unset")]
+        assert check_ins == [0, 0, 1]
+        assert (here.alerts(), here.counted("atp_bridge_alerts_total", "unset")) == ([0, 0, 0], 100)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "nowhere"),
+    [
+        ("http://none@sentry.invalid/1", True),
+        ("http://none@sentry.invalid:8000/1", True),
+        ("http://key@sentry.example/1", False),
+        ("http://key@sentry.invalid.example/1", False),
+        ("http://key.invalid@sentry.example/1", False),
+    ],
+)
+def test_only_a_host_under_invalid_is_no_sentry(dsn: str, nowhere: bool) -> None:
+    ingest = SentryIngest(dsn, "atp-alert-bridge/test")
+    assert (ingest.nowhere, ingest.up) == (nowhere, not nowhere)
+
+
 async def test_what_is_too_long_for_sentry_is_cut(collector: Sink) -> None:
     labels = {"alertname": "Long", "severity": "ticket", "text": "a\nb" + "x" * 500, "odd label": "1", "empty": ""}
     async with scene(collector.sentry_dsn) as here:
