@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -74,6 +75,10 @@ QUERIES = [
 ]
 
 
+def named(rule: Rule) -> str:
+    return f"{rule.name}-{'-'.join(sorted(rule.labels.values()))}"
+
+
 def known_series() -> dict[str, set[str]]:
     recorded: dict[str, set[str]] = {rule.name: {"slo", "task", "cache"} for rule in rules() if not rule.alert}
     of_nodes = {name: set(labels) for name, labels in all_series().items()}
@@ -118,7 +123,7 @@ def test_both_configurations_scrape_under_the_names_that_the_rules_use() -> None
     assert [job["job_name"] for job in kubernetes] == ["atp", "atp-probe", "prometheus", "alertmanager"]
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: f"{alert.name}-{'-'.join(sorted(alert.labels.values()))}")
+@pytest.mark.parametrize("alert", ALERTS, ids=named)
 def test_every_alert_says_what_how_bad_and_where_to_look(alert: Rule) -> None:
     assert alert.labels["severity"] in ("page", "ticket", "none")
     assert alert.labels["dashboard"] in DASHBOARDS
@@ -147,18 +152,45 @@ def seconds(moment: str) -> int:
     return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)([smhd])", moment))
 
 
-def histories(name: str) -> list[list[bool]]:
-    """For each group with that alert: whether it fires, in the order of time."""
-    cases = [[case for case in group.get("alert_rule_test", []) if case["alertname"] == name]
-             for group in groups_of_cases()]  # fmt: skip
+def histories(rule: Rule) -> list[list[bool]]:
+    """For each group about that rule: whether it fires, in the order of time."""
+    read = scraped(rule.expression)
+    cases = [[case for case in group.get("alert_rule_test", []) if case["alertname"] == rule.name]
+             for group in groups_of_cases() if read & given(group)]  # fmt: skip
     in_time = [sorted(group, key=lambda case: seconds(case["eval_time"])) for group in cases if group]
-    return [[bool(case["exp_alerts"]) for case in group] for group in in_time]
+    return [[any(of_rule(alert, rule) for alert in case["exp_alerts"]) for case in group] for group in in_time]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "AtpWatchdog"])
-def test_every_alert_has_cases_for_fires_not_yet_resolves_and_must_not_fire(name: str) -> None:
-    """AtpWatchdog has none but that it fires."""
-    found = histories(name)
+def given(group: dict[str, Any]) -> set[str]:
+    """The metrics of a group of cases."""
+    return {metric for row in group["input_series"] for metric in series(row["series"])}
+
+
+def scraped(expression: str) -> set[str]:
+    """The metrics that an expression reads, and those that are behind what it reads of recorded ones."""
+    recorded = {rule.name: [] for rule in rules() if not rule.alert}
+    for rule in rules():
+        recorded.get(rule.name, []).append(rule.expression)
+    found: set[str] = set()
+    for metric in series(expression):
+        found |= set().union(*map(scraped, recorded.get(metric, []))) if metric in recorded else {metric}
+    return found
+
+
+def of_rule(alert: dict[str, dict[str, str]], rule: Rule) -> bool:
+    """Of the rules of one name, the labels that they set themselves tell whose alert it is."""
+    return rule.labels.items() <= alert["exp_labels"].items()
+
+
+def test_rules_of_one_name_are_told_apart_by_their_labels() -> None:
+    pairs = [(one, other) for one in ALERTS for other in ALERTS if one is not other and one.name == other.name]
+    assert [one.name for one, other in pairs if one.labels.items() <= other.labels.items()] == []
+
+
+@pytest.mark.parametrize("alert", [alert for alert in ALERTS if alert.name != "AtpWatchdog"], ids=named)
+def test_every_rule_has_cases_for_fires_not_yet_resolves_and_must_not_fire(alert: Rule) -> None:
+    """Each about what the rule reads. AtpWatchdog reads nothing, and has none but that it fires."""
+    found = histories(alert)
     # In one story: not yet, then it fires, then it does not.
     assert [story for story in found if story[0] is False and True in story and story[-1] is False] != []
     assert [story for story in found if not any(story)] != []
