@@ -25,6 +25,8 @@ from tests.observability.rules import (
 from tests.observability.tools import succeed
 
 ALERTS = alerts()
+RECORDED = [rule for rule in rules() if not rule.alert]
+GROUPS = list(groups_of_cases())
 NAMES = sorted({alert.name for alert in ALERTS})
 BY_WORD = [
     "ErrorBudgetBurn",
@@ -80,7 +82,7 @@ def named(rule: Rule) -> str:
 
 
 def known_series() -> dict[str, set[str]]:
-    recorded: dict[str, set[str]] = {rule.name: {"slo", "task", "cache"} for rule in rules() if not rule.alert}
+    recorded: dict[str, set[str]] = {rule.name: {"slo", "task", "cache"} for rule in RECORDED}
     of_nodes = {name: set(labels) for name, labels in all_series().items()}
     return {**of_nodes, **recorded, **OF_OTHERS}
 
@@ -156,7 +158,7 @@ def histories(rule: Rule) -> list[list[bool]]:
     """For each group about that rule: whether it fires, in the order of time."""
     read = scraped(rule.expression)
     cases = [[case for case in group.get("alert_rule_test", []) if case["alertname"] == rule.name]
-             for group in groups_of_cases() if read & given(group)]  # fmt: skip
+             for group in GROUPS if read & given(group)]  # fmt: skip
     in_time = [sorted(group, key=lambda case: seconds(case["eval_time"])) for group in cases if group]
     return [[any(of_rule(alert, rule) for alert in case["exp_alerts"]) for case in group] for group in in_time]
 
@@ -168,12 +170,10 @@ def given(group: dict[str, Any]) -> set[str]:
 
 def scraped(expression: str) -> set[str]:
     """The metrics that an expression reads, and those that are behind what it reads of recorded ones."""
-    recorded = {rule.name: [] for rule in rules() if not rule.alert}
-    for rule in rules():
-        recorded.get(rule.name, []).append(rule.expression)
     found: set[str] = set()
     for metric in series(expression):
-        found |= set().union(*map(scraped, recorded.get(metric, []))) if metric in recorded else {metric}
+        behind = [scraped(rule.expression) for rule in RECORDED if rule.name == metric]
+        found |= set().union(*behind) if behind else {metric}
     return found
 
 
@@ -199,7 +199,7 @@ def test_every_rule_has_cases_for_fires_not_yet_resolves_and_must_not_fire(alert
 def test_every_severity_and_kind_of_an_alert_fires_in_some_case() -> None:
     fired = {
         (case["alertname"], alert["exp_labels"]["severity"], alert["exp_labels"].get("window"))
-        for group in groups_of_cases()
+        for group in GROUPS
         for case in group.get("alert_rule_test", [])
         for alert in case["exp_alerts"]
     }
