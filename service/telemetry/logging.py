@@ -130,7 +130,7 @@ class StdlibBridge(logging.Handler):
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         # psycopg quotes connection strings, passwords and all: of its messages only the template is safe.
         message = record.msg if record.name.startswith("psycopg") else record.getMessage()
-        log.log(record.levelno, "library.log", logger=record.name, message=str(message), exc_info=exception)
+        log.log(record.levelno, "library.log", logger=record.name, message=clean(str(message)), exc_info=exception)
 
 
 def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
@@ -171,7 +171,9 @@ def renderers(settings: Settings) -> list[Any]:
 def without_data(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The texts of exceptions without what they quote: it may be a prompt, a key, a row."""
     for told in event.get("exception", []):
-        told["exc_value"] = clean(told["exc_value"])
+        told["exc_value"] = clean(told["exc_value"], told["exc_type"])
+        told["exc_notes"] = [clean(note) for note in told.get("exc_notes", [])]
+        told["syntax_error"] = None  # it has the line
         for group in told.get("exceptions", []):
             without_data(_, __, {"exception": group})
     return event

@@ -7,7 +7,6 @@ only where somebody asks. Sampler, ids and what is exported are the library's: t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import time_ns
-from traceback import format_exception
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
@@ -31,6 +30,8 @@ from opentelemetry.trace import (
     use_span,
 )
 from opentelemetry.util.types import AnyValue, Attributes
+
+from service.telemetry.scrubbing import class_of, stack_of, text_of
 
 # The span's name, and the caller's context: None or an empty one begins a trace, whatever span is current.
 StartRequestSpan = Callable[[str, Context | None], Span]
@@ -197,13 +198,11 @@ class RecordedSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        """OpenTelemetry's conventions for exceptions, as the library writes them."""
-        kind = type(exception)
-        module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        """OpenTelemetry's conventions for exceptions, as the library writes them, with their texts cleaned."""
         of_it: dict[str, AnyValue] = {
-            of_exception.EXCEPTION_TYPE: module + kind.__qualname__,
-            of_exception.EXCEPTION_MESSAGE: str(exception),
-            of_exception.EXCEPTION_STACKTRACE: "".join(format_exception(exception)),
+            of_exception.EXCEPTION_TYPE: class_of(exception),
+            of_exception.EXCEPTION_MESSAGE: text_of(exception),
+            of_exception.EXCEPTION_STACKTRACE: stack_of(exception),
             "exception.escaped": str(escaped),  # deprecated, and still the library's
         }
         self.add_event("exception", {**of_it, **(attributes or {})}, timestamp)

@@ -5,6 +5,7 @@ Not marked is X-Request-Id: it is there to be found in logs, traces and the usag
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,14 +156,17 @@ async def test_a_secret_in_any_input_is_in_no_log_span_metric_error_nor_in_the_n
     ticket = (await told.http.post("/api/v1/ws-tickets")).json()["ticket"]
     await hold(told, "usr_x", mark("session"), mark("task"))
     await talk(told, ticket)
+    errors = await fail_on_sockets(told, monkeypatch)
     statuses = [await send(told, *request) for request in requests()]
     assert {200, 202, 204, 401, 404, 422} <= set(statuses)
     assert max(statuses) < 500
-    errors = await fail_everywhere(told, monkeypatch)
+    errors += await fail_everywhere(told, monkeypatch)
+    errors += await fail_in_the_background(told, monkeypatch)
     await told.http.get("/api/v1/models", headers={"x-request-id": LAST, "traceparent": f"00-{TRACE}-{TRACE[:16]}-01"})
     await eventually(lambda: LAST in stdout.getvalue(), within_s=10)
     await eventually(lambda: any(span.trace_id.hex() == TRACE for span in collector.spans()), within_s=10)
     await eventually(lambda: len(collector.events()) == errors, within_s=10)
+    assert len([span for span in collector.spans() if span.events]) == len(TABLE)
     assert mark("task") in json.dumps(model_server.bodies)
     sought = [mark(""), told.key, ticket, *NOWHERE]
     places = {
@@ -237,8 +241,38 @@ async def fail_everywhere(node: RunningNode, monkeypatch: pytest.MonkeyPatch) ->
     return len(TABLE)
 
 
-def explode(*_: Any) -> None:
-    raise RuntimeError("boom")
+def explode(*_: Any, **__: Any) -> Any:
+    """With a text that has something of everything, as those of libraries may."""
+    raise RuntimeError(
+        f"cannot reach postgresql://atp:{mark('password')}@db/atp password={mark('password')} {mark('who')}@example.org"
+        f" sk-{mark('secret')} {mark('said')!r} 'what {mark('said')} is' input_value={mark('said')}"
+    ) from ValueError(repr(mark("cause")))
+
+
+async def fail_on_sockets(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> int:
+    """In the handshake, and in a chat."""
+    with monkeypatch.context() as patch:
+        patch.setattr("service.routes.admission.check", explode)
+        assert (await refusal(node))[0] == 500
+    async with socket(node) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("service.agents.openai_client.OpenAIClient.stream", explode)
+            await client.say("chat", id="c", agent="reasoning", task=mark("task"), model="good")
+            assert (await client.hear("error"))["problem"]["status"] == 500
+    return 2
+
+
+async def fail_in_the_background(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A work that is begun anew, and a library's line."""
+    with monkeypatch.context() as patch:
+        patch.setattr(node.parts.metrics.loop_lag, "observe", explode)
+
+        async def failed() -> bool:
+            return await node.metric('atp_unhandled_exceptions_total{component="background"}') == 1
+
+        await eventually(failed, within_s=10)
+    logging.getLogger("asyncio").error("Task exception was never retrieved: %s", f"{mark('who')}@example.org")
+    return 1
 
 
 def key_names(node: RunningNode) -> list[str]:
