@@ -91,6 +91,19 @@ def test_every_panel_has_a_unit_and_thresholds_or_says_why_not_and_what_empty_me
         assert defaults["noValue"], (uid, panel["title"])
 
 
+def test_a_heatmap_asks_for_buckets_and_a_table_for_rows() -> None:
+    """Prometheus' buckets count those below them too; its datasource takes them apart for this format only."""
+    kinds = {"heatmap": "heatmap", "table": "table"}
+    asked = {
+        (uid, panel["title"]): (target["format"], kinds.get(panel["type"], "time_series"))
+        for uid, panel in TITLED
+        for target in panel.get("targets", [])
+        if target["datasource"]["type"] == "prometheus"
+    }
+    assert ("atp-http-slo", "Response times") in asked
+    assert {where: formats for where, formats in asked.items() if formats[0] != formats[1]} == {}
+
+
 @pytest.mark.parametrize("uid", UIDS)
 def test_panels_do_not_overlap_and_stay_in_the_grid(uid: str) -> None:
     places = [(panel["title"], panel["gridPos"]) for panel in BOARDS[uid]["panels"]]

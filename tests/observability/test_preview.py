@@ -81,6 +81,30 @@ def test_every_series_is_drawn(html: str) -> None:
     }  # fmt: skip
 
 
+def buckets(html: str) -> list[list[str]]:
+    """Of the heatmap, the counts that each row shows, the lowest bucket first; 0 is no cell."""
+    rows = re.split(r">(?:100 ms|500 ms|\+Inf)<", panels(html)[14])[1:]
+    return [re.findall(r'data-count="(\d+)"', row) for row in rows]
+
+
+@pytest.mark.timeout(COLD_S)
+def test_a_heatmap_counts_each_bucket_by_itself(html: str) -> None:
+    assert buckets(html) == [
+        ["3", "4", "2", "5", "6", "7", "5", "4", "3", "4"],
+        ["2", "3", "4", "4", "5", "7", "4", "4", "3", "2"],
+        ["1", "1", "2", "1"],
+    ]
+
+
+@pytest.mark.timeout(COLD_S)
+def test_buckets_that_were_not_asked_for_as_a_heatmap_keep_what_is_below_them() -> None:
+    dashboard = load("dashboard.json")
+    dashboard["panels"] = [panel for panel in dashboard["panels"] if panel["id"] == 14]
+    dashboard["panels"][0]["targets"][0]["format"] = "time_series"
+    html = document(dashboard, load("data.json")).split('<script id="input"')[0]
+    assert buckets(html)[1] == ["5", "7", "6", "9", "11", "14", "9", "8", "6", "6"]
+
+
 @pytest.mark.timeout(COLD_S)
 def test_a_closed_row_hides_its_panels_and_no_panel_fails(html: str) -> None:
     assert sorted(panels(html)) == [2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]

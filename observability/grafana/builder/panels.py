@@ -23,7 +23,7 @@ from grafana_foundation_sdk.models import piechart as pie_model
 from grafana_foundation_sdk.models import text as text_model
 
 from observability.grafana.builder.limits import Limits, NoLimits
-from observability.grafana.builder.query import LOKI, POSTGRESQL, PROMETHEUS, LogQ, Query, Sql
+from observability.grafana.builder.query import LOKI, POSTGRESQL, PROMETHEUS, LogQ, Query, Shape, Sql
 
 Links = Sequence[dashboard.DashboardLink]
 
@@ -49,7 +49,7 @@ def _dressed(
     links: Links = (),
     empty: str = "No data",
     instant: bool = False,
-    tabular: bool = False,
+    shape: Shape = "time_series",
 ) -> Any:
     reason = f"\n\nNo threshold: {limits.why}." if isinstance(limits, NoLimits) else ""
     builder.title(title).description(about + reason).unit(unit).no_value(empty).datasource(_datasource(queries))
@@ -58,7 +58,7 @@ def _dressed(
         steps = [model.Threshold(value=value, color=colour) for value, colour in limits.steps]
         builder.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps))
     for number, query in enumerate(queries):
-        builder.with_target(query.target(chr(ord("A") + number), instant=instant, table=tabular))
+        builder.with_target(query.target(chr(ord("A") + number), instant=instant, shape=shape))
     return builder
 
 
@@ -193,7 +193,7 @@ def rows(
 ) -> Panel:
     """A table as of now: `columns` are the query's columns in order with their headings, `units` of some headings."""
     builder = _dressed(
-        table.Panel(), title, about, unit, limits, [query], links=links, empty=empty, instant=True, tabular=True
+        table.Panel(), title, about, unit, limits, [query], links=links, empty=empty, instant=True, shape="table"
     )
     builder.with_transformation(
         model.DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": list(columns)}})
@@ -210,7 +210,7 @@ def rows(
 
 def warmth(title: str, about: str, unit: str, limits: NoLimits, query: Query, *, width: int = 12) -> Panel:
     """A histogram over time; `query` sums `_bucket` by le."""
-    builder = _dressed(heatmap.Panel(), title, about, "short", limits, [query])
+    builder = _dressed(heatmap.Panel(), title, about, "short", limits, [query], shape="heatmap")
     builder.calculate(False).y_axis(heatmap.YAxisConfig().unit(unit))
     return Panel(builder, width, 8)
 

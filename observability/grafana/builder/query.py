@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from grafana_foundation_sdk.builders import loki, prometheus
 from grafana_foundation_sdk.cog import variants
@@ -16,6 +17,10 @@ POSTGRESQL = common.DataSourceRef(type_val="grafana-postgresql-datasource", uid=
 
 # Prometheus and Alertmanager export process_… too; these are ATP's own processes.
 OURS = 'job=~"atp|atp-worker"'
+
+# What the Prometheus datasource makes of an answer. Of `heatmap` it sorts the series by `le` and takes out of each
+# bucket those below it, which a histogram counts too; otherwise they stay in, and the slowest looks the fullest.
+Shape = Literal["time_series", "table", "heatmap"]
 
 
 CHOSEN = ('job=~"$job"', 'instance=~"$instance"')
@@ -67,10 +72,10 @@ class Q:
     legend: str = ""
     exemplars: bool = False  # only for a `_bucket`
 
-    def target(self, ref_id: str, *, instant: bool, table: bool = False) -> prometheus.Dataquery:
+    def target(self, ref_id: str, *, instant: bool, shape: Shape = "time_series") -> prometheus.Dataquery:
         query = prometheus.Dataquery().ref_id(ref_id).datasource(PROMETHEUS).expr(self.expr).legend_format(self.legend)
         query = query.instant() if instant else query.range()
-        return query.format("table" if table else "time_series").exemplar(self.exemplars)
+        return query.format(shape).exemplar(self.exemplars)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class LogQ:
     legend: str = ""
     lines: int = 200
 
-    def target(self, ref_id: str, *, instant: bool, table: bool = False) -> loki.Dataquery:
+    def target(self, ref_id: str, *, instant: bool, shape: Shape = "time_series") -> loki.Dataquery:
         query = loki.Dataquery().ref_id(ref_id).datasource(LOKI).expr(self.expr).legend_format(self.legend)
         return query.max_lines(self.lines).query_type("instant" if instant else "range")
 
@@ -93,7 +98,7 @@ class Sql(variants.Dataquery):
     sql: str
     ref_id: str = ""
 
-    def target(self, ref_id: str, *, instant: bool, table: bool = False) -> "Sql":
+    def target(self, ref_id: str, *, instant: bool, shape: Shape = "time_series") -> "Sql":
         return Sql(self.sql, ref_id)
 
     def build(self) -> "Sql":

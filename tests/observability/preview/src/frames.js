@@ -40,6 +40,17 @@ function seriesFrame(series, target, end) {
   };
 }
 
+// What `format: heatmap` asks for: of a Prometheus histogram, where each bucket counts all below it, each bucket alone.
+function bucketFrames(series) {
+  const bound = (frame) => parseFloat(frame.fields[1].labels.le.replace('+Inf', 'Infinity'));
+  const sorted = [...series].sort((a, b) => bound(a) - bound(b));
+  const alone = (values, below) => values.map((count, at) => (count === null ? null : Math.max(0, count - (below?.[at] ?? 0))));
+  return sorted.map((frame, index) => {
+    const [time, value] = frame.fields;
+    return { ...frame, fields: [time, { ...value, values: alone(value.values, sorted[index - 1]?.fields[1].values) }] };
+  });
+}
+
 // One table of all series: Time, each label, Value ("Value #A" where the panel asks several queries).
 function tableFrame(result, target, alone) {
   const names = [...new Set(result.flatMap((series) => Object.keys(series.metric)))].sort();
@@ -89,6 +100,7 @@ export function frames(panel, answers) {
     if (answer.resultType === 'streams') return [logsFrame(answer.result, target)];
     if (target.format === 'table') return [tableFrame(answer.result, target, targets.length === 1)];
     const end = Math.max(...answer.result.map((series) => points(series).at(-1)[0]));
-    return answer.result.map((series) => seriesFrame(series, target, end));
+    const series = answer.result.map((one) => seriesFrame(one, target, end));
+    return target.format === 'heatmap' ? bucketFrames(series) : series;
   });
 }

@@ -134,20 +134,19 @@ export function StateTimeline({ frames, width, height, range, theme }) {
   );
 }
 
-// A Prometheus histogram: a series per `le`, each counting all below it; what is drawn is the count of each bucket alone.
+// A row per bucket, as the data source gives them: it has made them each bucket's own where the query asks for a heatmap.
 export function Heatmap({ panel, frames, width, height, range, theme }) {
   const [from, to] = [range.from.valueOf(), range.to.valueOf()];
   const bound = (frame) => parseFloat((frame.fields[1].labels?.le ?? frame.name).replace('+Inf', 'Infinity'));
-  const buckets = [...frames].sort((a, b) => bound(a) - bound(b));
-  const cells = buckets.map((frame, index) => frame.fields[1].values.map((count, at) => Math.max(0, count - (index ? buckets[index - 1].fields[1].values[at] ?? 0 : 0))));
+  const cells = frames.map((frame) => frame.fields[1].values);
   const most = Math.max(...cells.flat(), 0) || 1;
   const unit = getValueFormat(panel.options?.yAxis?.unit ?? 's');
   const text = (frame) => (Number.isFinite(bound(frame)) ? Object.values(unit(bound(frame))).join('') : '+Inf');
-  const [left, tall] = [60, (height - 22) / buckets.length];
+  const [left, tall] = [60, (height - 22) / frames.length];
   const wide = width - left - 8;
   return (
-    <div style={{ position: 'relative', width, height, color: theme.colors.text.primary }} data-drawn={buckets.length}>
-      {buckets.map((frame, row) => {
+    <div style={{ position: 'relative', width, height, color: theme.colors.text.primary }} data-drawn={frames.length}>
+      {frames.map((frame, row) => {
         const times = frame.fields[0].values;
         const step = times.length > 1 ? times[1] - times[0] : to - from;
         const top = height - 22 - (row + 1) * tall;
@@ -155,7 +154,7 @@ export function Heatmap({ panel, frames, width, height, range, theme }) {
           <React.Fragment key={row}>
             <span style={{ position: 'absolute', top, width: left - 8, textAlign: 'right', lineHeight: `${tall}px`, fontSize: Math.min(12, tall) }}>{text(frame)}</span>
             {times.map((ms, at) => ms < to && cells[row][at] > 0 && (
-              <span key={ms} style={{
+              <span key={ms} data-count={cells[row][at]} style={{
                 position: 'absolute', left: left + ((ms - from) / (to - from)) * wide, width: (step / (to - from)) * wide, top, height: tall - 1,
                 background: theme.visualization.getColorByName('orange'), opacity: 0.15 + 0.85 * Math.sqrt(cells[row][at] / most),
               }} />
