@@ -145,7 +145,7 @@ def _cut() -> Panel:
 def _error_lines() -> Panel:
     return log_lines(
         "Errors in the log",
-        "Lines of level error and critical, newest first. trace_id leads to the trace.",
+        "Lines of level error and critical, newest first. A line's field trace_id leads to its trace.",
         LogQ('{job=~"$job", level=~"error|critical"} | json'),
         empty="no errors",
     )

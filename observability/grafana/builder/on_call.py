@@ -117,7 +117,7 @@ def _check_ins() -> Panel:
 def _errors() -> Panel:
     return log_lines(
         "Error lines",
-        "Lines of level error and critical; trace_id leads to the trace, request_id is in the caller's answer.",
+        "Of level error and critical. The field trace_id leads to the trace; request_id is in the caller's answer.",
         LogQ('{job=~"$job", level=~"error|critical"} | json | line_format "{{.event}} {{.route}} {{.request_id}}"'),
         empty="no errors",
     )
