@@ -13,7 +13,7 @@ from tests.observability.preview import bundle
 
 PARTS: dict[str, Callable[[], object]] = {
     "Sentry's stand-in": bugsink.prepare,
-    "Grafana's schema": schema_check.packages,
+    "Grafana's schema and grammar": schema_check.packages,
     "Grafana's components": bundle.bundled,
 }
 

@@ -1,8 +1,8 @@
 """tsc over the dashboards: each as a TypeScript literal of `Dashboard` in @grafana/schema, of Grafana 12 and of 13.
 
-The packages are pinned in schema/package-lock.json and fetched into .tools/ at first use. Enums of strings are widened:
-a literal in a file is a string, and TypeScript takes no string for an enum. tsc does not look inside `targets`,
-nor, since each datasource adds to it, inside an annotation's `target`.
+The packages, and the grammar that logql.py parses with, are pinned in schema/package-lock.json and fetched into .tools/
+at first use. Enums of strings are widened: a literal in a file is a string, and TypeScript takes no string for an enum.
+tsc does not look inside `targets`, nor, since each datasource adds to it, inside an annotation's `target`.
 """
 
 import fcntl

@@ -1,10 +1,12 @@
-"""From a log line to its trace, in every query of lines that Grafana is given."""
+"""Every LogQL query that Grafana is given: it parses, and from each of its lines a way leads to the trace."""
 
 import json
 import re
 
+import pytest
+
 from service.telemetry.logging import RequestLine
-from tests.observability.logql import datasource, of_lines, queries
+from tests.observability.logql import datasource, faults, of_lines, queries
 
 QUERIES = dict(queries())
 
@@ -17,6 +19,24 @@ def test_panels_links_and_spans_ask_for_lines() -> None:
         "atp-overview / Requests a minute / Logs of errors",
         "atp-tempo / from a span",
     }
+
+
+def test_the_grammar_of_grafana_finds_no_error_in_any_query() -> None:
+    assert {where: fault for where, fault in zip(QUERIES, faults([*QUERIES.values()]), strict=True) if fault} == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ('{job="atp"} | json | line_format', ""),
+        ('{job="atp"} | jsn', ""),  # a label that is compared with nothing
+        ('{job="atp", level=error}', "error}"),
+        ('sum by (level) (rate({job="atp"} [$__auto])', ""),
+        ('{job="atp"} | json | level="error" trace_id="x"', 'trace_id="x"'),
+    ],
+)
+def test_the_grammar_of_grafana_would_find_an_error(query: str, fault: str) -> None:
+    assert faults([query]) == [fault]
 
 
 def test_every_query_of_lines_makes_labels_of_their_fields() -> None:
