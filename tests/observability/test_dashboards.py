@@ -31,7 +31,7 @@ UIDS = [
 BRIDGE = {f"atp_bridge_{name}_total": frozenset({"outcome"}) for name in ("alerts", "check_ins")}
 # Prometheus' own, and what the rules record.
 RECORDED = {
-    "ALERTS": frozenset({"alertname", "alertstate", "severity", "slo"}),
+    "ALERTS": frozenset({"alertname", "alertstate", "severity", "about"}),  # about: what the table makes of the others
     **dict.fromkeys(("up", "scrape_samples_scraped", "scrape_duration_seconds"), frozenset()),
     **dict.fromkeys(("atp:slo_objective", "atp:slo_error_budget_remaining:ratio"), frozenset({"slo"})),
     **{f"atp:slo_error_ratio:rate{window}": frozenset({"slo"}) for window in ("1h", "6h", "3d")},

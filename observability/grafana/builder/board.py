@@ -1,6 +1,7 @@
 """A dashboard: what all nine share (variables, links, annotations), and the places of its panels."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard, prometheus
@@ -11,6 +12,7 @@ from observability.grafana.builder.panels import Panel
 from observability.grafana.builder.query import PROMETHEUS, fleet, select
 
 API_URL = "http://localhost:8000"
+RUNBOOKS_URL = f"{API_URL}/runbooks"  # as the label `runbooks` in prometheus.yml, where the alerts' own links begin
 TAG = "atp"
 COLUMNS = 24
 
@@ -18,11 +20,13 @@ COLUMNS = 24
 class Board:
     """Rows of panels from left to right; a row's panels have one height, and their widths add up to 24 at most."""
 
-    def __init__(self, uid: str, title: str, about: str, *, span: str = "now-3h", acts: bool = False) -> None:
-        """`acts`: it has links to the admin API, so it asks where that is."""
+    def __init__(
+        self, uid: str, title: str, about: str, *, span: str = "now-3h", acts: bool = False, alerts: bool = False
+    ) -> None:
+        """`acts`: it has links to the admin API, so it asks where that is; `alerts`: to the runbooks."""
         self.uid, self.title = uid, title
-        self.api_url = API_URL
-        self._about, self._span, self._acts = about, span, acts
+        self.api_url, self.runbooks_url = API_URL, RUNBOOKS_URL
+        self._about, self._span, self._acts, self._alerts = about, span, acts, alerts
         self._rows: list[tuple[str, list[list[Panel]]]] = []
 
     def row(self, title: str, *lines: list[Panel]) -> None:
@@ -46,22 +50,20 @@ class Board:
             .include_vars(True)
             .keep_time(True)
         )
-        for variable in (*variables(), *([self._api()] if self._acts else [])):
+        for variable in (*variables(), *self._addresses()):
             built.with_variable(variable)
         for annotation in annotations():
             built.annotation(annotation)
         self._place(built)
         return built.build()
 
-    def _api(self) -> dashboard.TextBoxVariable:
-        current = model.VariableOption(text=self.api_url, value=self.api_url, selected=True)
-        return (
-            dashboard.TextBoxVariable("api")
-            .label("API")
-            .description("Where your browser reaches the API; the links to its operations begin with it")
-            .default_value(self.api_url)
-            .current(current)
-        )
+    def _addresses(self) -> Iterator[dashboard.TextBoxVariable]:
+        if self._acts:
+            about = "Where your browser reaches the API; the links to its operations begin with it"
+            yield _address("api", "API", about, self.api_url)
+        if self._alerts:
+            about = "Where your browser finds the runbooks, one file for each alert"
+            yield _address("runbooks", "Runbooks", about, self.runbooks_url).hide(model.VariableHide.HIDE_VARIABLE)
 
     def _place(self, built: dashboard.Dashboard) -> None:
         id_, y = 0, 0
@@ -76,6 +78,11 @@ class Board:
                     built.with_panel(_placed(panel.builder, id_, x, y, panel.width, height))
                     x += panel.width
                 y += height
+
+
+def _address(name: str, label: str, about: str, url: str) -> dashboard.TextBoxVariable:
+    current = model.VariableOption(text=url, value=url, selected=True)
+    return dashboard.TextBoxVariable(name).label(label).description(about).default_value(url).current(current)
 
 
 def _placed(builder: Any, id_: int, x: int, y: int, width: int, height: int) -> Any:

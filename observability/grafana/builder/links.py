@@ -27,6 +27,10 @@ def to_instance() -> dashboard.DashboardLink:
     )
 
 
+def to_runbook(alert: str) -> dashboard.DashboardLink:
+    return _link(f"Runbook of {alert}", f"${{runbooks}}/{alert}.md", new_tab=True)
+
+
 def _explore(title: str, uid: str, kind: str, query: dict[str, str]) -> dashboard.DashboardLink:
     pane = {
         "datasource": uid,

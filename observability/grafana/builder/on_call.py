@@ -11,9 +11,8 @@ UNDELIVERED = 'outcome=~"failed|refused"'
 
 
 def board() -> Board:
-    it = Board(
-        "atp-on-call", "ATP · On-call", "What fires, what is down, whether the alarm works; the lines.", acts=True
-    )
+    about = "What fires, what is down, whether the alarm works; the lines."
+    it = Board("atp-on-call", "ATP · On-call", about, acts=True, alerts=True)
     it.row("Now", [shared.firing_count(), shared.error_budget(12), _watchdog(), _backup(), _sent()])
     it.row("Alerts", [shared.firing_alerts(), _alert_states()])
     it.row("What is down", [_targets(), saturation.dependencies()], [saturation.degraded(), shared.acts()])

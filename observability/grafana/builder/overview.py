@@ -9,7 +9,8 @@ from observability.grafana.builder.query import OURS, Q, counted, fleet, held, s
 
 
 def board() -> Board:
-    it = Board("atp-overview", "ATP · Overview", "State, traffic, people, saturation, alerts. Begin here.", acts=True)
+    about = "State, traffic, people, saturation, alerts. Begin here."
+    it = Board("atp-overview", "ATP · Overview", about, acts=True, alerts=True)
     it.row(
         "State",
         [

@@ -64,6 +64,13 @@ def share(part: str, whole: str) -> str:
     return f"{part} / ({whole} > 0)"
 
 
+def label_join(expression: str, into: str, *labels: str) -> str:
+    """The values of the labels as one label, with a space between; without it where there is none."""
+    names = ", ".join(f'"{label}"' for label in labels)
+    joined = f'label_join({expression}, "{into}", " ", {names})'
+    return f'label_replace({joined}, "{into}", "$1", "{into}", " *(.*?) *")'
+
+
 @dataclass(frozen=True)
 class Q:
     """One PromQL query of a panel, and how its lines are called."""

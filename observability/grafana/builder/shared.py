@@ -2,15 +2,19 @@
 
 from observability.grafana.builder import limits
 from observability.grafana.builder.limits import TRAFFIC, NoLimits, above, below
-from observability.grafana.builder.links import on_instance, to_board
+from observability.grafana.builder.links import on_instance, to_board, to_runbook
 from observability.grafana.builder.panels import Panel, bars, figure, lines, pie, prose, rows
-from observability.grafana.builder.query import Q, counted, fleet, held, quantile, share
+from observability.grafana.builder.query import Q, counted, fleet, held, label_join, quantile, share
 
 REQUESTS = "http_server_request_duration_seconds"
 FIVE_XX = 'http_response_status_code=~"5.."'
 TOTAL = counted(f"{REQUESTS}_count")
 # No series of a status exists before its first answer, so the errors are filled with 0.
 ERRORS = f"({counted(f'{REQUESTS}_count', FIVE_XX)} or 0 * {TOTAL})"
+# The labels of an alert that tell it from another of its name; together they are a column, since each has one or two.
+ALERTS_ARE_ABOUT = (
+    *("slo", "dependency", "task", "queue", "policy", "cache", "pool", "provider", "model", "metric", "signal"),
+)
 SLOS = "availability, latency, ws_delivery, presence_freshness"
 
 
@@ -39,22 +43,25 @@ def firing_count() -> Panel:
 
 
 def firing_alerts(width: int = 12) -> Panel:
-    return rows(
+    found = label_join('ALERTS{severity=~"page|ticket"}', "about", *ALERTS_ARE_ABOUT)
+    table = rows(
         "Firing alerts",
-        "What fires or is about to. Runbooks: observability/prometheus/runbooks, one file for each name.",
+        "What fires or is about to, and what it is about: an SLO, a dependency, a task… A click opens the runbook.",
         "none",
         NoLimits("its colour is its severity"),
-        Q('max by (alertname, alertstate, severity, slo, instance) (ALERTS{severity=~"page|ticket"})'),
+        Q(f"max by (alertname, alertstate, severity, about, instance) ({found})"),
         columns={
             "alertname": "Alert",
             "alertstate": "State",
             "severity": "Severity",
-            "slo": "SLO",
+            "about": "About",
             "instance": "Instance",
         },
         empty="no alerts",
         width=width,
     )
+    table.builder.data_links([to_runbook("${__data.fields.Alert}")])
+    return table
 
 
 def online_now() -> Panel:
