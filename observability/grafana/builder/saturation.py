@@ -10,7 +10,7 @@ from observability.grafana.builder.query import OURS, Q, fleet, held, quantile, 
 def socket_capacity(width: int = 8) -> Panel:
     return lines(
         "Sockets of the limit",
-        "Open sockets of those that an instance takes (WS_MAX_CONNECTIONS). AtpWSCapacity fires over 80 %.",
+        "Open sockets of those that an instance takes (MAX_WEBSOCKET_CONNECTIONS). AtpWSCapacity fires over 80 %.",
         "percentunit",
         above(limits.FULL, limits.NEARLY_FULL),
         Q(
