@@ -132,6 +132,7 @@ KINDS: dict[str, set[tuple[str, ...]]] = {
     "atp-tasks-models / Failed model calls / A": {
         ("upstream-error", model, "scripted") for model in ("overloaded", "refuses")
     },
+    "atp-tasks-models / Failed model calls / B": {("overloaded", "scripted"), ("refuses", "scripted")},
     "atp-tasks-models / Usage rows / A": {("stored",)},
     "atp-websockets / Handshakes / A": {("malformed",)},
     "atp-websockets / Messages in / A": {("chat",), ("invalid",), ("ping",)},

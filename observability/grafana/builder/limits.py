@@ -6,12 +6,15 @@ GOOD, WARN, BAD = "green", "orange", "red"
 
 LATENCY_SLO_S = 0.5  # 99 % of the requests are faster
 AVAILABILITY_ERRORS = 0.001  # 99.9 %
+WS_LATE = 0.005  # 99.5 % of the pushes within LATENCY_SLO_S
+WS_DROPPED = 0.01
 BURNS = {"1h": 14.4, "6h": 6, "1d": 3, "3d": 1}  # by window; the first two page, the others are tickets
 SNAPSHOT_STALE_S = 30
 LOOP_LAG_S = 0.1
 NEARLY_FULL, FULL = 0.8, 0.9  # AtpWSCapacity, AtpRedisMemoryHigh
 CACHE_HIT_LOW = 0.1
 LIMITED_HIGH = 0.1
+BAD_KEYS = 1  # a second
 QUEUE_OLD_S = 600
 BACKUP_STALE_S = 26 * 3600
 LLM_ERRORS = 0.1

@@ -66,10 +66,12 @@ def _check() -> Panel:
 def _auth() -> Panel:
     return lines(
         "Refused API keys",
-        "Requests and sockets refused for their key, by reason. AtpAuthFailureSpike fires on a rise.",
+        "Requests and sockets refused for their key, by reason. AtpAuthFailureSpike has this limit, for all together "
+        "but missing (scanners) and scope (good keys).",
         "cps",
-        NoLimits("it is compared with its own past"),
+        above(limits.BAD_KEYS),
         Q(counted("atp_auth_failures_total", by="reason"), "{{reason}}"),
+        Q(counted("atp_auth_failures_total", 'reason!~"missing|scope"'), "bad keys, together"),
         empty="none refused",
     )
 

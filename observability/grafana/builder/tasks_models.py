@@ -92,16 +92,20 @@ def _calls() -> Panel:
 
 
 def _errors() -> Panel:
-    failed = counted(f"{CALLS}_count", 'error_type!=""', by="provider, model, error_type")
+    # A call that ended since its client left is not the server's fault.
+    failed = (f"{CALLS}_count", 'error_type!~"|cancelled"')
+    calls = f"({counted(f'{CALLS}_count', by='provider, model')} > 0)"
     return lines(
         "Failed model calls",
-        "Share of a model's calls that failed, by kind. AtpLLMUpstreamErrors has this limit.",
+        "Share of a model's calls that failed, by kind and together; not those that ended since their client left. "
+        "AtpLLMUpstreamErrors has this limit, for all kinds together.",
         "percentunit",
         above(limits.LLM_ERRORS),
         Q(
-            f"{failed} / on (provider, model) group_left () ({counted(f'{CALLS}_count', by='provider, model')} > 0)",
-            "{{model}} {{error_type}}",
+            f"{counted(*failed, by='provider, model, error_type')} / on (provider, model) group_left () {calls}",
+            "{{provider}} {{model}} {{error_type}}",
         ),
+        Q(f"{counted(*failed, by='provider, model')} / {calls}", "{{provider}} {{model}}"),
         links=[to_traces("{ span.error.type != nil && kind = client }", "Failed calls")],
         empty="no errors",
     )

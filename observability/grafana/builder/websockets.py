@@ -7,6 +7,8 @@ from observability.grafana.builder.links import on_instance
 from observability.grafana.builder.panels import Panel, lines
 from observability.grafana.builder.query import Q, counted, fleet, held, quantile, share
 
+OUT = 'direction="out"'
+
 
 def board() -> Board:
     it = Board("atp-websockets", "ATP · WebSockets", "Sockets, messages, delivery, the bus between nodes.")
@@ -139,26 +141,30 @@ def _handling() -> Panel:
 
 
 def _late() -> Panel:
-    lag = "atp_ws_delivery_lag_seconds"
+    lag, push = "atp_ws_delivery_lag_seconds", 'kind="push"'
     return lines(
         "Delivered late",
-        "Share of deliveries over 0.5 s. SLO: at most 0.5 % over 30 days.",
+        "Share of the pushes that took over 0.5 s, once for each node. SLO: at most 0.5 % over 30 days.",
         "percentunit",
-        above(0.005),
-        Q("1 - " + share(counted(f"{lag}_bucket", 'le="0.5"'), counted(f"{lag}_count")), "late"),
+        above(limits.WS_LATE),
+        Q("1 - " + share(counted(f"{lag}_bucket", push, 'le="0.5"'), counted(f"{lag}_count", push)), "late"),
         empty="nothing was delivered",
     )
 
 
 def _dropped() -> Panel:
+    dropped = "atp_ws_messages_dropped_total"
+    whole = f"({counted(dropped)} + {counted('atp_ws_messages_total', OUT)}) > 0"
     return lines(
         "Messages dropped",
-        "Pushes that a socket did not get: its reader was too far behind, or it was closing. AtpWSBackpressure: 1 %.",
-        "cps",
-        limits.ANY_RATE,
-        Q(counted("atp_ws_messages_dropped_total", by="reason"), "{{reason}}"),
+        "Share of the messages for sockets that did not reach them: the reader was too far behind, or the socket was "
+        "closing. AtpWSBackpressure has this limit, for both together.",
+        "percentunit",
+        above(limits.WS_DROPPED),
+        Q(f"{counted(dropped, by='reason')} / on () group_left () ({whole})", "{{reason}}"),
         links=on_instance()[1:],
-        empty="nothing dropped",
+        empty="no messages",
+        stacked=True,
     )
 
 
