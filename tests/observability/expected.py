@@ -54,6 +54,7 @@ EXACT: dict[str, Exact] = {
     "atp-overview / Sessions by device / A": SESSIONS,
     "atp-overview / WebSocket connections / A": SOCKETS,
     "atp-overview / Redis memory / B": one(268_435_456, 268_435_456),
+    "atp-overview / Redis memory / C": one(214_748_365, 214_748_365),
     "atp-overview / Queues / A": QUEUES,
     "atp-overview / Oldest waiting task / A": by("queue", chat=(0, 0)),
     "atp-overview / Nodes in the fleet / A": one(2, 2),

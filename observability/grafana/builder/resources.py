@@ -196,7 +196,7 @@ def _scrape() -> Panel:
 def _overflow() -> Panel:
     return lines(
         "Labels that became `other`",
-        "Observations whose label had no room any more, by metric.",
+        "Observations whose label had no room any more, by metric. AtpCardinality fires on any.",
         "cps",
         limits.ANY_RATE,
         Q(counted("atp_label_overflow_total", by="metric"), "{{metric}}"),

@@ -10,9 +10,9 @@ from observability.grafana.builder.query import OURS, Q, fleet, held, quantile, 
 def socket_capacity(width: int = 8) -> Panel:
     return lines(
         "Sockets of the limit",
-        "Open sockets of those that an instance takes (MAX_WEBSOCKET_CONNECTIONS). AtpWSCapacity fires over 80 %.",
+        "Open sockets of those that an instance takes (MAX_WEBSOCKET_CONNECTIONS). AtpWSCapacity has this limit.",
         "percentunit",
-        above(limits.FULL, limits.NEARLY_FULL),
+        above(limits.NEARLY_FULL),
         Q(
             share(held("atp_ws_connections", by="instance"), held("atp_ws_connections_max", by="instance")),
             "{{instance}}",
@@ -50,9 +50,9 @@ def memory(width: int = 8) -> Panel:
 def pool_use(width: int = 8) -> Panel:
     return lines(
         "Database connections of the pool",
-        "Connections in use of those the pool may open. AtpPoolExhausted fires when callers wait.",
+        "Connections in use of those the pool may open. AtpPoolExhausted fires when all are and callers wait.",
         "percentunit",
-        above(limits.FULL, limits.NEARLY_FULL),
+        above(1, limits.NEARLY_FULL),
         Q(
             share(
                 held("db_client_connection_count", 'state="used"', by="pool, instance"),
@@ -71,9 +71,10 @@ def redis_memory(width: int = 8) -> Panel:
         "Redis memory",
         "What Redis uses, and its limit (none: no line). AtpRedisMemoryHigh fires over 80 % of the limit.",
         "bytes",
-        NoLimits("the limit is a line of its own"),
+        NoLimits("the limits are lines of their own"),
         Q(fleet("redis_memory_used_bytes"), "used"),
         Q(f"{fleet('redis_memory_max_bytes')} > 0", "limit"),
+        Q(f"{limits.NEARLY_FULL} * ({fleet('redis_memory_max_bytes')} > 0)", "AtpRedisMemoryHigh"),
         empty="no snapshot",
         width=width,
     )
@@ -82,7 +83,7 @@ def redis_memory(width: int = 8) -> Panel:
 def loop_lag(width: int = 8) -> Panel:
     return lines(
         "Event loop lag, p99",
-        "How late a timer was: everything waits for the loop.",
+        "How late a timer was: everything waits for the loop. AtpLoopLagHigh has this limit.",
         "s",
         above(limits.LOOP_LAG_S),
         Q(quantile(0.99, "atp_event_loop_lag_seconds", by="instance"), "{{instance}}"),
@@ -107,9 +108,10 @@ def queue_depth(width: int = 8) -> Panel:
 def queue_age(width: int = 8) -> Panel:
     return lines(
         "Oldest waiting task",
-        "How long the task at the head of the queue has waited; AtpQueueStuck fires when it grows old.",
+        "How long the task at the head of the queue has waited. AtpQueueStuck fires from 10 min on if none gets done, "
+        "and from an hour on.",
         "s",
-        above(limits.QUEUE_OLD_S),
+        above(limits.QUEUE_LATE_S, limits.QUEUE_OLD_S),
         Q(fleet("queue_oldest_age_seconds", by="queue"), "{{queue}}"),
         empty="no snapshot",
         width=width,

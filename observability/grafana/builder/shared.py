@@ -231,7 +231,7 @@ def unhandled(width: int = 8) -> Panel:
 def telemetry_lost(width: int = 8) -> Panel:
     return lines(
         "Telemetry lost",
-        "Logs, spans and errors dropped because their sink was slow.",
+        "Logs, spans and errors dropped because their sink was slow. AtpTelemetryLoss fires when it lasts.",
         "cps",
         limits.ANY_RATE,
         Q(counted("atp_telemetry_dropped_total", by="signal"), "{{signal}}"),

@@ -181,7 +181,7 @@ def _rows() -> Panel:
 def _spool() -> Panel:
     return lines(
         "Spooled usage rows",
-        "Rows on the nodes' disks, to be replayed. AtpUsageSpoolGrowing fires when they stay.",
+        "Rows on the nodes' disks, to be replayed. AtpUsageSpoolGrowing fires while they become more.",
         "short",
         limits.ANY,
         Q(held("atp_usage_spool_rows", by="instance"), "{{instance}}"),
