@@ -35,6 +35,15 @@ QUEUES: Exact = {
 }
 BOTH_UP = by("dependency", postgresql=(1, 1), redis=(1, 1))
 NONE_DEGRADED: Exact = {(("dependency", "redis"), ("mode", "memory")): (0, 0)}
+NOTHING_LOST: Exact = {
+    (("outcome", outcome), ("signal", signal)): (0, 0)
+    for signal, outcomes in {
+        **dict.fromkeys(("logs", "traces", "errors"), ("dropped",)),
+        "alerts": ("failed", "refused", "unset"),
+        "check-ins": ("failed", "unset"),
+    }.items()
+    for outcome in outcomes
+}
 OBJECTIVES = by(
     "slo",
     availability=(0.999, 0.999),
@@ -81,6 +90,7 @@ EXACT: dict[str, Exact] = {
     "atp-on-call / Dependencies / A": BOTH_UP,
     "atp-on-call / Degraded / A": NONE_DEGRADED,
     "atp-on-call / Alarm chain / A": one(1, 1),
+    "atp-on-call / Did not get through / A": NOTHING_LOST,
     "atp-resources / Dependencies / A": BOTH_UP,
     "atp-resources / Degraded / A": NONE_DEGRADED,
     "atp-resources / Instances up / A": one(1, 1),

@@ -37,6 +37,12 @@ def test_a_panel_counts_what_its_alert_counts(query: str, rule: str) -> None:
     assert chosen(shown) == chosen(told) != {}
 
 
+def test_telemetry_lost_shows_every_signal_that_its_alert_tells_of() -> None:
+    shown = {query.text for query in all_queries() if query.name.startswith("atp-on-call / Telemetry lost / ")}
+    (told,) = (rule.expression for rule in rules() if rule.name == "AtpTelemetryLoss")
+    assert chosen(" + ".join(shown)) == chosen(told)
+
+
 # Panel, the alert that its description names, where its colour changes, and what the alert compares with.
 TIED = [
     ("Age of the snapshot", "AtpFleetSnapshotStale", 30, "> 30\n"),

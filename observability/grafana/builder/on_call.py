@@ -4,7 +4,7 @@ from observability.grafana.builder import limits, saturation, shared
 from observability.grafana.builder.board import Board
 from observability.grafana.builder.limits import CONTEXT, TRAFFIC, NoLimits, above
 from observability.grafana.builder.links import to_logs
-from observability.grafana.builder.panels import Panel, figure, lines, log_lines, states
+from observability.grafana.builder.panels import Panel, figure, lines, log_lines, rows, states
 from observability.grafana.builder.query import LogQ, Q, counted, fleet, select
 
 UNDELIVERED = 'outcome=~"failed|refused"'
@@ -17,7 +17,7 @@ def board() -> Board:
     it.row("Alerts", [shared.firing_alerts(), _alert_states()])
     it.row("What is down", [_targets(), saturation.dependencies()], [saturation.degraded(), shared.acts()])
     it.row("Faults", [shared.error_share(), shared.unhandled(), _lines_by_level()])
-    it.row("The alarm itself", [_bridge(), _check_ins(), shared.telemetry_lost()])
+    it.row("The alarm itself", [_bridge(), _check_ins()], [shared.telemetry_lost(12), _lost()])
     it.row("Lines", [_errors()], [_warnings()])
     return it
 
@@ -94,11 +94,12 @@ def _lines_by_level() -> Panel:
 def _bridge() -> Panel:
     return lines(
         "Alerts to Sentry",
-        "What the bridge did with Alertmanager's alerts: sent, failed, or refused.",
+        "What became of Alertmanager's alerts: sent; failed, to be tried again; refused; unset, there is no Sentry.",
         "cps",
         TRAFFIC,
         Q(counted("atp_bridge_alerts_total", by="outcome"), "{{outcome}}"),
         empty="the bridge is not scraped, or not of the chosen jobs",
+        width=12,
     )
 
 
@@ -110,7 +111,34 @@ def _check_ins() -> Panel:
         NoLimits("Sentry's monitors have the limit"),
         Q(counted("atp_bridge_check_ins_total", by="outcome"), "{{outcome}}"),
         empty="the bridge is not scraped, or not of the chosen jobs",
+        width=12,
     )
+
+
+def _lost() -> Panel:
+    lost = [
+        _as("outcome", "dropped", _within("atp_telemetry_dropped_total", by="signal")),
+        _as("signal", "alerts", _within("atp_bridge_alerts_total", 'outcome!="sent"', by="outcome")),
+        _as("signal", "check-ins", _within("atp_bridge_check_ins_total", 'outcome!="sent"', by="outcome")),
+    ]
+    return rows(
+        "Did not get through",
+        "How much of each signal, in this time range. dropped: its sink was slow; failed: to be tried again; "
+        "refused: by Sentry; unset: there is no Sentry, so nobody hears of an alert.",
+        "short",
+        NoLimits("its neighbour has the alert's"),
+        Q(" or ".join(lost)),
+        columns={"signal": "Signal", "outcome": "What became of it", "Value": "How many"},
+        width=12,
+    )
+
+
+def _within(series: str, *matchers: str, by: str) -> str:
+    return f"sum by ({by}) (increase({select(series, *matchers)}[$__range]))"
+
+
+def _as(label: str, value: str, expression: str) -> str:
+    return f'label_replace({expression}, "{label}", "{value}", "", "")'
 
 
 def _errors() -> Panel:
