@@ -1,6 +1,6 @@
 """A scrape of a process that exports as much as one may: how long it takes, and how long the event loop stands still.
 
-Every metric whose label sets are bounded has all that it may have, and each bucket of them an exemplar. While the real
+Every metric that is bounded has all that it may have, and each bucket of them an exemplar. While the real
 route answers in OpenMetrics, a timer of 1 ms tells how late the loop is.
 
 Run: python -m bench.scrape_load [seconds]
@@ -18,7 +18,6 @@ from starlette.applications import Starlette
 
 from service.routes.health import PrivateRoutes
 from service.serving import tune_interpreter
-from service.telemetry.labels import CHUNK_SERIES, DB_SERIES, HTTP_SERIES, MODEL_SERIES
 from service.telemetry.metrics import Metrics
 
 TICK_S = 0.001
@@ -29,19 +28,18 @@ TRACE = {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
 Figures = dict[str, float]
 
 
-def filled(part: int) -> Metrics:
-    """A process's metrics with 1/`part` of the label sets that they may have."""
+def filled(values: int) -> Metrics:
+    """A process's metrics after so many routes, operations and models; 100 of each are more than are kept apart."""
     metrics = Metrics()
-    for histogram, most in (
-        (metrics.http_duration, HTTP_SERIES),
-        (metrics.db_duration, DB_SERIES),
-        (metrics.model_duration, MODEL_SERIES),
-        (metrics.model_tokens, MODEL_SERIES),
-        (metrics.model_first_chunk, CHUNK_SERIES),
-    ):
-        for number in range(most // part):
-            child = histogram.labels(*[f"value-{number}"] * len(histogram._labelnames))
-            for le in histogram._upper_bounds:
+    for number in range(values):
+        for child in (
+            *(metrics.http_durations("GET", f"/{number}", status) for status in (200, 404, 503)),
+            metrics.db_durations("redis", f"operation-{number}"),
+            metrics.model_durations("chat", "openai", f"model-{number}", ""),
+            metrics.model_token_counts("chat", "openai", f"model-{number}", "input"),
+            metrics.model_first_chunks("openai", f"model-{number}"),
+        ):
+            for le in child._upper_bounds:
                 child.observe(le, TRACE)
     return metrics
 
@@ -80,8 +78,8 @@ async def scrapes(metrics: Metrics, seconds: float) -> Figures:
 
 async def measure(seconds: float) -> Figures:
     figures: Figures = {}
-    for name, part in (("tenth", 10), ("most", 1)):
-        found = await scrapes(filled(part), seconds / 2)
+    for name, values in (("least", 0), ("most", 100)):
+        found = await scrapes(filled(values), seconds / 2)
         figures |= {f"{name}_{key}": value for key, value in found.items()}
     return figures
 

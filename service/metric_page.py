@@ -14,8 +14,8 @@ Every series that ATP exports, on the private port of each process: `curl -s htt
 closed set; series of those are there from the start, at 0.
 
 A node that has done a little of everything has about 800 series. What callers can make more of is bounded, so that
-none has over 2,100: a scrape of those took a thread 35 to 60 ms, and the event loop was late by 10 at the most
-(`python -m bench --only telemetry`, in [bench.md](bench.md)).
+none has 1,500 (`tests/telemetry/test_catalogue.py`). A scrape of the most that the bench can make takes a thread
+16 ms, and the event loop is late by 5 at the most (`python -m bench --only telemetry`, in [bench.md](bench.md)).
 
 """
 PROCESS = """## Of each process

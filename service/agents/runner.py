@@ -102,6 +102,6 @@ class Runner:
 
 
 def labels(question: Question) -> tuple[str, str, str]:
-    """operation, provider, model: all from configuration, so a closed set."""
+    """operation, provider, model: all from configuration, so few."""
     model = question.prompt.model
     return OPERATION, model.provider.name, model.id

@@ -110,7 +110,7 @@ class Context:
         if span.is_recording():
             exemplar = of_trace(trace_id)
             end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
-        self._durations(exchange.method, route, str(status)).observe(duration_s, exemplar)
+        self._durations(exchange.method, route, status).observe(duration_s, exemplar)
         line = RequestLine(exchange.request_id, trace_id, exchange.method, route, status, duration_s)
         self._observers.access_log(line)
 

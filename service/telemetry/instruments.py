@@ -5,8 +5,8 @@ from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.telemetry.bounded import OTHER, Bounded
-from service.telemetry.labels import BOUNDED, LATENCY_S
+from service.telemetry.bounded import OTHER, Bounded, Room
+from service.telemetry.labels import BOUNDED, BOUNDED_SERIES, LATENCY_S
 
 Instrument = Counter | Gauge | Histogram
 
@@ -15,7 +15,7 @@ class Instruments:
     """What every group of the catalogue is made with."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
+        self.registry, self._room = CollectorRegistry(auto_describe=True), Room(BOUNDED_SERIES)
         self.label_overflow = self._counter(
             "atp_label_overflow",
             "Observations told of as `other`, since a metric has as many series as it may",
@@ -39,7 +39,7 @@ class Instruments:
         other: Callable[..., tuple[str, ...]] = lambda *values: (OTHER,) * len(values),
     ) -> Bounded:
         """`metric` is one of labels.BOUNDED; `other`: the label values of what comes when it has `most`."""
-        return Bounded(metric, most, other, self.label_overflow.labels(metric._name).inc)
+        return Bounded(metric, self._room, most, other, self.label_overflow.labels(metric._name).inc)
 
     @staticmethod
     def _known(instrument: Instrument, *values: Iterable[str]) -> None:

@@ -3,13 +3,14 @@
 Names follow OpenTelemetry's semantic conventions in Prometheus form where one exists, else `atp_…`. One process is one
 scrape target, so each process has one `Metrics` with a registry of its own, built in `wiring/`. A metric is added
 here first, or to the group it belongs to: `live_metrics.py`, `work_metrics.py`, `fleet_metrics.py`. Label values come
-from closed sets (`labels.py`), configuration or route templates, of which so many are kept apart; never an id.
+from closed sets, or from configuration, route templates and names in the code, of which so many are kept apart
+(`labels.py`); never an id.
 """
 
 from collections.abc import Callable
 
 import prometheus_client
-from prometheus_client import Info, ProcessCollector
+from prometheus_client import Histogram, Info, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
 from service.telemetry.bounded import OTHER
@@ -18,11 +19,13 @@ from service.telemetry.labels import (
     AUTH_FAILURES,
     BLOCKED,
     CONNECTIONS_CUT,
+    DB_OPERATIONS,
     DB_S,
-    DB_SERIES,
     DEPENDENCIES,
+    HTTP_ANSWERED,
+    HTTP_FAILED,
+    HTTP_REFUSED,
     HTTP_S,
-    HTTP_SERIES,
     LIMIT_CHECK_S,
     RATE_POLICIES,
     TELEMETRY_SIGNALS,
@@ -50,9 +53,9 @@ class Metrics(LiveMetrics, WorkMetrics):
             *("http_request_method", "http_route", "http_response_status_code"),
             buckets=HTTP_S,
         )
-        # The status stays, for what fails must not be lost among what does not.
-        self.http_durations = self._bounded(
-            self.http_duration, HTTP_SERIES, lambda method, route, status: ("_OTHER", OTHER, status)
+        self._answered, self._refused, self._failed = (
+            self._bounded(self.http_duration, most, other_request)
+            for most in (HTTP_ANSWERED, HTTP_REFUSED, HTTP_FAILED)
         )
         self.http_active = self._gauge("http_server_active_requests", "Requests being answered")
         self.connections_cut = self._counter("atp_connections_cut", "Connections ATP ended to protect itself", "reason")
@@ -82,7 +85,7 @@ class Metrics(LiveMetrics, WorkMetrics):
             *("system", "operation"),
             buckets=DB_S,
         )
-        self.db_durations = self._bounded(self.db_duration, DB_SERIES, lambda system, _: (system, OTHER))
+        self.db_durations = self._bounded(self.db_duration, DB_OPERATIONS, lambda system, _: (system, OTHER))
         self.pool_connections = self._gauge(
             "db_client_connection_count", "Connections, by state idle or used", "pool", "state"
         )
@@ -107,6 +110,10 @@ class Metrics(LiveMetrics, WorkMetrics):
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
+    def http_durations(self, method: str, route: str, status: int) -> Histogram:
+        share = {4: self._refused, 5: self._failed}.get(status // 100, self._answered)
+        return share(method, route, str(status))
+
     def observe_fleet(self, current: Callable[[], Snapshot | None]) -> None:
         """Export what `current()` gives at each scrape."""
         self.registry.register(FleetCollector(current))
@@ -117,3 +124,8 @@ class Metrics(LiveMetrics, WorkMetrics):
             self.pool_connections.labels(pool, state).set_function(lambda state=state: stats()[state])  # type: ignore[misc]
         self.pool_max.labels(pool).set_function(lambda: stats()["max"])
         self.pool_pending.labels(pool).set_function(lambda: stats()["pending"])
+
+
+def other_request(_: str, __: str, status: str) -> tuple[str, ...]:
+    """The class of the status stays, for what fails must not be lost among what does not; `5xx` is matched by `5..`."""
+    return "_OTHER", OTHER, f"{status[0]}xx"

@@ -5,9 +5,10 @@ from service.telemetry.instruments import Instruments
 from service.telemetry.labels import (
     CACHE_RESULTS,
     CACHES,
-    CHUNK_SERIES,
+    MODEL_CALLS,
+    MODEL_CHUNKS,
     MODEL_LATENCY_S,
-    MODEL_SERIES,
+    MODEL_TOKENS,
     TASK_OUTCOMES,
     TASK_QUEUES,
     TASK_RUN_S,
@@ -36,7 +37,10 @@ class WorkMetrics(Instruments):
             buckets=MODEL_LATENCY_S,
         )
         self.model_durations = self._bounded(
-            self.model_duration, MODEL_SERIES, lambda operation, _, __, error: (operation, OTHER, OTHER, error)
+            self.model_duration,
+            MODEL_CALLS,
+            # Alerts leave cancelled calls out.
+            lambda operation, _, __, error: (operation, OTHER, OTHER, error if error in ("", "cancelled") else OTHER),
         )
         self.model_tokens = self._histogram(
             "gen_ai_client_token_usage",
@@ -45,7 +49,7 @@ class WorkMetrics(Instruments):
             buckets=TOKENS,
         )
         self.model_token_counts = self._bounded(
-            self.model_tokens, MODEL_SERIES, lambda operation, _, __, token_type: (operation, OTHER, OTHER, token_type)
+            self.model_tokens, MODEL_TOKENS, lambda operation, _, __, token_type: (operation, OTHER, OTHER, token_type)
         )
         self.model_first_chunk = self._histogram(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -53,7 +57,7 @@ class WorkMetrics(Instruments):
             *("provider", "model"),
             buckets=MODEL_LATENCY_S,
         )
-        self.model_first_chunks = self._bounded(self.model_first_chunk, CHUNK_SERIES)
+        self.model_first_chunks = self._bounded(self.model_first_chunk, MODEL_CHUNKS)
 
     def _cache(self) -> None:
         self.cache_requests = self._counter(
