@@ -1,5 +1,6 @@
 """Runs an agent on a model, with the call's metrics and span."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -82,8 +83,12 @@ class Runner:
             error_type = error.code
             call.fail(error)
             raise
-        except BaseException:
+        except (asyncio.CancelledError, GeneratorExit):
             error_type = "cancelled"
+            raise
+        except BaseException:
+            error_type = AtpError.code
+            call.fail(AtpError())
             raise
         finally:
             duration_s = time.perf_counter() - started

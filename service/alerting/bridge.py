@@ -3,8 +3,8 @@
 1. An alert with the label `check_in` that fires is a check-in of that monitor, each time; resolved it is nothing: the
    silence is the news, and Sentry hears it.
 2. What was told already is passed over (`told.py`).
-3. Every other alert is an event, at most EVENTS_PER_MINUTE. What is over that, or not taken, is not acknowledged:
-   Alertmanager sends the group again, and only what is still missing is told then.
+3. Every other alert is an event: EVENTS_PER_MINUTE at the most, of which OTHERS_PER_MINUTE may be no pages. What is over
+   that, or not taken, is not acknowledged: Alertmanager sends the group again, and only what is still missing is told.
 
 Where there is no Sentry (`SentryIngest.nowhere`), nothing is tried and no alert acknowledged: it waits in Alertmanager.
 That is no loss of telemetry, so it is counted as `unset` and not as `failed`.
@@ -23,13 +23,15 @@ from service.alerting.ingest import Refused, SentryIngest
 from service.alerting.told import Told
 from service.alerting.webhook import Alert, Notification
 from service.errors import Unavailable
+from service.telemetry.allowance import Allowance
 from service.telemetry.bridge_metrics import BridgeMetrics
-from service.telemetry.sentry import Allowance
 
 log = structlog.get_logger()
 
 # Sentry's quota is for what nobody expected, too; an alert a second for a minute is a storm that grouping should tame.
 EVENTS_PER_MINUTE = 60
+# What is no page leaves room for those that are.
+OTHERS_PER_MINUTE = 40
 # Within Alertmanager's own patience (`group_interval`, 10 s at the least), the wait for an earlier group included.
 NOTIFICATION_S = 8.0
 AGAIN_S = 5.0
@@ -48,6 +50,7 @@ class Bridge:
     ) -> None:
         self._sentry, self._metrics, self._sender = sentry, metrics, sender
         self._told, self._allowance = Told(clock), Allowance(EVENTS_PER_MINUTE, clock)
+        self._of_others = Allowance(OTHERS_PER_MINUTE, clock)
         # Two Alertmanagers tell the same at the same time: the second must find what the first told.
         self._one_at_a_time = asyncio.Lock()
 
@@ -83,7 +86,8 @@ class Bridge:
         news = (alert.fingerprint, alert.status, alert.starts_at.isoformat())
         if news in self._told:
             return
-        if not self._allowance.take():
+        page = alert.labels.get("severity") == "page"
+        if not ((page or self._of_others.take()) and self._allowance.take()):
             self._metrics.alerts.labels("failed").inc()
             log.warning("alert.limited", alert=alert.name, per_minute=EVENTS_PER_MINUTE)
             raise Unavailable("So many alerts a minute are enough.", retry_after_s=MINUTE_S)

@@ -19,6 +19,8 @@ CONNECT_S, TOTAL_S = 3.0, 5.0
 KEEP_ALIVE_S = 4.0
 AGAIN_S = 5.0
 LONGEST_WAIT_S = 300.0
+# What its limits call our items; a limit of no category is of all.
+CATEGORIES = {"event": ("error", "default", ""), "check_in": ("monitor", "")}
 # This event is at fault, and would be the next time too. Of 401, 403 and 404 the DSN is: that can be mended meanwhile.
 REFUSALS = (400, 413, 415, 422)
 # A DSN of a host in here says that there is no Sentry: nobody can ever have the name (RFC 2606, 2).
@@ -47,7 +49,7 @@ class SentryIngest:
         except (BadDsn, ValueError):  # their text quotes the DSN
             raise SettingsError("SENTRY_DSN: copy it from the project's settings in Sentry") from None
         self._url, self._auth, self._sender = auth.get_api_url(), auth.to_header(), sender
-        self._clock, self._not_before = clock, 0.0
+        self._clock, self._not_before = clock, dict[str, float]()  # by category
         self.nowhere = str(parts.host).endswith(NOWHERE)
         self.up = not self.nowhere
 
@@ -77,26 +79,37 @@ class SentryIngest:
         await self._send({}, "check_in", check_in)
 
     async def _send(self, headers: dict[str, Any], kind: str, payload: Mapping[str, Any]) -> None:
-        wait_s = self._not_before - self._clock()
-        if wait_s > 0:
+        if (wait_s := self._wait_s(kind)) > 0:
             raise Unavailable("Sentry asked to wait.", retry_after_s=wait_s)
         envelope = Envelope(headers, [Item(PayloadRef(json=dict(payload)), type=kind)])
         self.up = False
         with network_errors():
             async with self._session.post(self._url, data=envelope.serialize(), allow_redirects=False) as response:
-                status, after = response.status, response.headers.get("retry-after", "")
+                status, answered = response.status, response.headers
         self.up = status < 300 or status in REFUSALS
+        after = seconds(answered.get("retry-after", "")) or AGAIN_S
+        self._keep(answered.get("x-sentry-rate-limits", "") or (f"{after:.0f}::" if status == 429 else ""))
         if not self.up:
-            raise self._away(status, after)
+            raise Unavailable(f"Sentry answered {status}.", retry_after_s=max(self._wait_s(kind), after))
         if status >= 300:
             raise Refused(status)
 
-    def _away(self, status: int, after: str) -> Unavailable:
-        """Asked to wait, the bridge asks nothing until then."""
-        wait_s = min(float(after), LONGEST_WAIT_S) if after.isascii() and after.isdigit() else AGAIN_S
-        if status == 429:
-            self._not_before = self._clock() + wait_s
-        return Unavailable(f"Sentry answered {status}.", retry_after_s=wait_s)
+    def _keep(self, limits: str) -> None:
+        """Asked to wait, the bridge sends nothing of that category until then; a limit may come with any answer."""
+        for limit in limits.split(","):
+            wait, _, scope = limit.strip().partition(":")
+            if wait_s := seconds(wait):
+                until = self._clock() + wait_s
+                self._not_before |= dict.fromkeys(scope.partition(":")[0].split(";"), until)
+
+    def _wait_s(self, kind: str) -> float:
+        """0 or less: it may be sent."""
+        return max(self._not_before.get(category, 0.0) for category in CATEGORIES[kind]) - self._clock()
+
+
+def seconds(text: str) -> float:
+    """At most LONGEST_WAIT_S; 0 for what is no number."""
+    return min(float(text), LONGEST_WAIT_S) if text.isascii() and text.isdigit() else 0.0
 
 
 @contextmanager

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 # What a caller may send as its own id: nothing that could break a log line or a header.
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHOD_CHARS = 32  # of one that nobody knows
 CLIENT_CLOSED = 499  # nginx's number for "the client left before the answer"
 PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -109,21 +110,25 @@ class Context:
         trace_id, exemplar = span.get_span_context().trace_id, None
         if span.is_recording():
             exemplar = of_trace(trace_id)
-            end_span(span, exchange.method, route, status, exchange.scope.get("atp.key_prefix"))
+            end_span(span, exchange.scope, exchange.method, route, status)
         self._durations(exchange.method, route, status).observe(duration_s, exemplar)
         line = RequestLine(exchange.request_id, trace_id, exchange.method, route, status, duration_s)
         self._observers.access_log(line)
 
 
-def end_span(span: Span, method: str, route: str, status: int, key_prefix: str | None) -> None:
-    """Names and attributes of OpenTelemetry's HTTP server conventions."""
-    span.update_name(f"{method} {route}")
+def end_span(span: Span, scope: Scope, method: str, route: str, status: int) -> None:
+    """Names and attributes of OpenTelemetry's HTTP server conventions, but for the path: it has ids."""
     attributes: dict[str, str | int] = {
         "http.request.method": method,
         "http.route": route,
         "http.response.status_code": status,
+        "url.scheme": scope["scheme"],
     }
-    if key_prefix:
+    name = method
+    if method == "_OTHER":
+        name, attributes["http.request.method_original"] = "HTTP", scope["method"][:METHOD_CHARS]
+    span.update_name(f"{name} {route}")
+    if key_prefix := scope.get("atp.key_prefix"):
         attributes["atp.key_prefix"] = key_prefix
     span.set_attributes(attributes)
     if status >= 500:

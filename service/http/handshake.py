@@ -3,6 +3,7 @@
 The handshake is a span of its own, for a socket lives for hours; what happens on it later are spans that link to it.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -15,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from service.errors import AtpError
 from service.http.context import Observers, parent_context, request_id_of
 from service.http.problems import problem_response
+from service.telemetry.logging import RequestLine
 
 log = structlog.get_logger()
 
@@ -52,7 +54,7 @@ class SocketEndpoint(Generic[Visit]):
         context = parent_context(scope["headers"])
         route = scope["path"]
         span = self._observers.tracer.start_span(f"GET {route}", context=context, kind=SpanKind.SERVER)
-        status, result, visit = 500, "internal", None
+        status, result, visit, started = 500, "internal", None, time.perf_counter()
         try:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 visit = await self._admit(websocket, span)
@@ -63,12 +65,17 @@ class SocketEndpoint(Generic[Visit]):
         finally:
             if result:  # an admitted one is counted when it is known whether there is a place
                 self._count(result)
-            span.set_attributes({"http.route": route, "http.response.status_code": status})
+            told = {"http.request.method": "GET", "http.route": route, "http.response.status_code": status}
+            scheme = scope["scheme"].replace("ws", "http")  # a handshake is a request (RFC 6455, 1.3)
+            span.set_attributes({**told, "url.scheme": scheme})
             if key_prefix := scope.get("atp.key_prefix"):
                 span.set_attribute("atp.key_prefix", key_prefix)
             if status >= 500:
                 span.set_status(StatusCode.ERROR)
             span.end()
+            trace_id = span.get_span_context().trace_id
+            took_s = time.perf_counter() - started
+            self._observers.access_log(RequestLine(scope["atp.request_id"], trace_id, "GET", route, status, took_s))
         return visit
 
     async def _unforeseen(self, websocket: WebSocket, error: Exception) -> None:

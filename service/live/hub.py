@@ -122,6 +122,10 @@ class Hub:
         """What the sockets' readers have yet to take; may be asked from another thread."""
         return sum(socket.link.unread() for socket in list(self._sockets.values()))
 
+    def queue_messages(self) -> int:
+        """Those sent to sockets since their readers had last taken all; may be asked from another thread."""
+        return sum(socket.behind for socket in list(self._sockets.values()) if socket.link.unread())
+
     def frame(self, message: Push, seq: str | None) -> bytes:
         """The same bytes for everybody; a push without `seq` came from this node alone while Redis was away."""
         if seq is None:

@@ -77,6 +77,7 @@ class Socket:
         "_rings_at",
         "_timer",
         "_why",
+        "behind",
         "busy",
         "closing",
         "ended_by",
@@ -92,6 +93,7 @@ class Socket:
         self.guest, self.link, self._patience, self._on_rtt = guest, link, patience, on_rtt
         self._loop = asyncio.get_running_loop()
         self.busy = 0  # chats under way
+        self.behind = 0  # messages since its reader had last taken all
         self.opened = False
         self._why = ""
         self.tick = 0  # the hub's count when it joined
@@ -122,7 +124,9 @@ class Socket:
         will not arrive, one of labels.WS_DROPPED; empty where nothing speaks against it."""
         if self.ended_by:
             return "closing"
-        if self.link.push(frame) > self._patience.queue_bytes:
+        unread = self.link.push(frame)
+        self.behind = self.behind + 1 if unread else 0
+        if unread > self._patience.queue_bytes:
             self.cut("slow_reader")
             return "slow_reader"
         return ""

@@ -21,7 +21,7 @@ class BridgeMetrics(Instruments):
             "atp_bridge_check_ins", "Check-ins of Sentry's monitors, by an alert that always fires", "outcome"
         )
         self.telemetry_dropped = self._counter(
-            "atp_telemetry_dropped", "Telemetry lost because its sink was slow", "signal"
+            "atp_telemetry_dropped", "Telemetry lost: its sink was slow, away, or refused it", "signal"
         )
         self.unhandled = self._counter("atp_unhandled_exceptions", "Exceptions nobody foresaw", "component")
         self._known(self.unhandled, ["http"])

@@ -32,6 +32,10 @@ class LiveMetrics(Instruments):
         self.ws_connections = self._gauge("atp_ws_connections", "WebSockets open on this node", "device")
         self.ws_limit = self._gauge("atp_ws_connections_max", "WebSockets that this node takes at the most")
         self.ws_queue = self._gauge("atp_ws_send_queue_bytes", "Bytes sent to WebSockets that wait for their readers")
+        self.ws_queue_messages = self._gauge(
+            "atp_ws_send_queue_messages",
+            "Messages sent to WebSockets that wait for their readers: of each, those since it had last taken all",
+        )
         self.ws_handshakes = self._counter("atp_ws_handshakes", "WebSocket handshakes by what became of them", "result")
         self.ws_disconnects = self._counter(
             "atp_ws_disconnects",

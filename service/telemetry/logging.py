@@ -4,6 +4,7 @@ A blocked stdout would stall every request, so lines go through a bounded queue 
 is dropped and counted. Every line carries the request_id and trace_id of the request it belongs to.
 """
 
+import json
 import logging
 import queue
 import random
@@ -21,10 +22,13 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
 
 from service.settings import Settings
+from service.telemetry.allowance import Allowance
 from service.telemetry.scrubbing import clean
 
 # About 3 MB of lines: a second of access log at full speed.
 QUEUE_LINES = 10_000
+# Of what carries telemetry away a line a minute tells enough: while its sink is away it would write two a second.
+SENDERS = ("opentelemetry", "sentry_sdk", "urllib3")
 # The writer gathers lines for so long: waking its thread for each line would cost a request more than the line does.
 GATHER_S = 0.02
 
@@ -58,13 +62,16 @@ class LineWriter:
         batch: list[str | Callable[[], str] | None] = []
         while None not in batch:
             batch = self._gathered()
-            lines = [line() if callable(line) else line for line in batch if line is not None]
+            lines = [line for line in batch if line is not None]
             try:
-                self._stream.write("".join(f"{line}\n" for line in lines))
-                self._stream.flush()
-            except (OSError, ValueError):  # the reader of our stdout went away
+                self._write(lines)
+            except Exception:  # noqa: BLE001 - the reader of our stdout went away; or a line, and the next may be well
                 for _ in lines:
                     self._dropped()
+
+    def _write(self, lines: list[str | Callable[[], str]]) -> None:
+        self._stream.write("".join(f"{line() if callable(line) else line}\n" for line in lines))
+        self._stream.flush()
 
     def _gathered(self) -> list[str | Callable[[], str] | None]:
         batch = [self._lines.get()]
@@ -91,17 +98,22 @@ class RequestLine:
         trace = {"trace_id": format(self.trace_id, "032x")} if self.trace_id else {}
         return to_json({**self.fields(), "request_id": self.request_id, **trace, **self._stamp()}).decode()
 
+    @property
+    def level(self) -> str:
+        """What failed by our fault, or by that of what we stand on, is more than information."""
+        return "warning" if self.status >= 500 else "info"
+
     def fields(self) -> dict[str, Any]:
         told = {"method": self.method, "route": self.route, "status": self.status}
         return {**told, "duration_s": round(self.duration_s, 6)}
 
     def _stamp(self) -> dict[str, str]:
         at = datetime.fromtimestamp(self.at, UTC)
-        return {"event": "request", "level": "info", "timestamp": at.isoformat().replace("+00:00", "Z")}
+        return {"event": "request", "level": self.level, "timestamp": at.isoformat().replace("+00:00", "Z")}
 
 
 class AccessLog:
-    """A line for each request: all that failed, and a share of the others.
+    """A line for each request: all that failed, and a share of the others. Of level "warning" are those of 5xx.
 
     They are the only lines that come as often as requests do, so they do not take structlog's way: that would cost a
     known answer a fifteenth of its time. The writer's thread makes them, many in a row.
@@ -109,15 +121,16 @@ class AccessLog:
 
     def __init__(self, settings: Settings, writer: LineWriter) -> None:
         self._writer, self._share = writer, settings.access_log_sample
-        self._silent = settings.log_level in ("warning", "error")
+        # The least status that is told of.
+        self._least = {"warning": 500, "error": 1000}.get(settings.log_level, 0)
         self._readable = in_console(settings)
         self._log = structlog.get_logger()
 
     def __call__(self, line: RequestLine) -> None:
-        if self._silent or (line.status < 400 and random.random() >= self._share):  # noqa: S311 - sampling
+        if line.status < self._least or (line.status < 400 and random.random() >= self._share):  # noqa: S311 - sampling
             return
         if self._readable:
-            self._log.info("request", **line.fields())
+            getattr(self._log, line.level)("request", **line.fields())
         else:
             self._writer.print(line)
 
@@ -125,12 +138,29 @@ class AccessLog:
 class StdlibBridge(logging.Handler):
     """Carries the records of libraries (hypercorn, redis, psycopg) into the same lines."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._senders = {name: Allowance(1) for name in SENDERS}
+
     def emit(self, record: logging.LogRecord) -> None:
+        sender = self._senders.get(record.name.partition(".")[0])
+        if sender and not sender.take():
+            return
         log = structlog.get_logger()
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
-        # psycopg quotes connection strings, passwords and all: of its messages only the template is safe.
-        message = record.msg if record.name.startswith("psycopg") else record.getMessage()
-        log.log(record.levelno, "library.log", logger=record.name, message=clean(str(message)), exc_info=exception)
+        message = clean(message_of(record))
+        log.log(record.levelno, "library.log", logger=record.name, message=message, exc_info=exception)
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """As logging's own handlers, it raises nothing into the library whose arguments do not fit its words.
+
+    psycopg quotes connection strings, passwords and all: of its messages only the template is safe.
+    """
+    try:
+        return str(record.msg) if record.name.startswith("psycopg") else record.getMessage()
+    except Exception as error:  # noqa: BLE001 - any argument's own
+        return f"({type(error).__name__} in a message of {record.filename}:{record.lineno})"
 
 
 def configure(settings: Settings, dropped: Callable[[], None]) -> LineWriter:
@@ -180,7 +210,10 @@ def without_data(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return to_json(event, fallback=repr).decode()
+    try:
+        return to_json(event, fallback=repr).decode()
+    except Exception:  # noqa: BLE001 - bytes, lone surrogates, a repr that fails: the line is poorer, and its author goes on
+        return json.dumps({str(key): value for key, value in event.items() if type(value) in (str, int, float)})
 
 
 def add_trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -102,7 +102,7 @@ class Metrics(LiveMetrics, WorkMetrics):
     def _process(self, version: str, revision: str) -> None:
         self.loop_lag = self._histogram("atp_event_loop_lag_seconds", "Lateness of a timer on the event loop")
         self.telemetry_dropped = self._counter(
-            "atp_telemetry_dropped", "Telemetry lost because its sink was slow", "signal"
+            "atp_telemetry_dropped", "Telemetry lost: its sink was slow, away, or refused it", "signal"
         )
         self._known(self.telemetry_dropped, TELEMETRY_SIGNALS)
         self.build = Info("atp_build", "Version and revision of this process", registry=self.registry)

@@ -8,6 +8,7 @@ from opentelemetry import trace
 
 from service.errors import SettingsError, Unavailable
 from service.settings import Settings
+from service.telemetry.allowance import Allowance
 from service.telemetry.scrubbing import scrub
 
 # A crash loop must not spend the project's quota nor hide the first error.
@@ -41,6 +42,8 @@ class ErrorReporter:
     def _start(self, settings: Settings, release: str) -> None:
         import sentry_sdk
 
+        from service.telemetry.sentry_transport import counting
+
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),
             environment=settings.environment,
@@ -52,14 +55,17 @@ class ErrorReporter:
             default_integrations=False,
             shutdown_timeout=2,
             before_send=self._before_send,
+            # Sentry is sent nothing but errors: of what is lost, our own counter tells.
+            auto_session_tracking=False,
+            send_client_reports=False,
+            transport=counting(self._dropped),
         )
 
     def _before_send(self, event: Any, _: dict[str, Any]) -> Any:
         if self._allowance.take():
             link_trace(event)
             return scrub(event)
-        self._dropped()
-        return None
+        return None  # the transport is told of it as lost
 
     def _room(self, *group: str) -> bool:
         """GROUP_PER_MINUTE of a group are sent. The others are no loss: what is told of is counted elsewhere."""
@@ -111,18 +117,3 @@ def link_trace(event: Any) -> None:
         ids = {"trace_id": format(span.trace_id, "032x"), "span_id": format(span.span_id, "016x")}
         contexts["trace"] = ids
         event.setdefault("tags", {})["trace_id"] = ids["trace_id"]
-
-
-class Allowance:
-    """At most `per_minute` permits in each minute of the monotonic clock."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute, self._clock = per_minute, clock
-        self._window, self._used = -1, 0
-
-    def take(self) -> bool:
-        window = int(self._clock() // 60)
-        if window != self._window:
-            self._window, self._used = window, 0
-        self._used += 1
-        return self._used <= self._per_minute

@@ -27,8 +27,9 @@ Send = Callable[[Sequence[RecordedSpan]], bool]
 
 
 class SpanQueue:
-    """`dropped` counts spans that found the queue full, or that nobody took. The thread starts here, so build it after
-    any fork.
+    """`dropped` counts spans that found the queue full or closed, or that nobody took.
+
+    The thread starts here, so build it after any fork.
     """
 
     def __init__(self, send: Send, dropped: Callable[[int], None]) -> None:
@@ -36,12 +37,14 @@ class SpanQueue:
         self._waiting: deque[RecordedSpan] = deque()
         self._wake = threading.Event()
         self._ends_at: float | None = None
+        self._in_hand, self._closed = 0, False
+        self._lost_in_a_row = 0
         # A daemon: a silent collector must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="span-sender", daemon=True)
         self._thread.start()
 
     def put(self, span: RecordedSpan) -> None:
-        if len(self._waiting) >= QUEUE_SPANS:
+        if self._closed or len(self._waiting) >= QUEUE_SPANS:
             self._dropped(1)
             return
         self._waiting.append(span)
@@ -53,6 +56,9 @@ class SpanQueue:
         self._ends_at = time.monotonic() + CLOSE_S
         self._wake.set()
         self._thread.join(CLOSE_S + longest_send_s)
+        self._closed = True
+        if left := len(self._waiting) + self._in_hand:  # the sender is stuck
+            self._dropped(left)
 
     def _run(self) -> None:
         while self._ends_at is None:
@@ -66,8 +72,19 @@ class SpanQueue:
 
     def _send_batch(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH_SPANS, len(self._waiting)))]
-        if batch and not self._sent(batch):
-            self._dropped(len(batch))
+        self._in_hand = len(batch)
+        if batch:
+            self._tell(self._sent(batch))
+        self._in_hand = 0
+
+    def _tell(self, sent: bool) -> None:
+        """Once of each outage's end; of its beginning the exporter has a line, which says why."""
+        if not sent:
+            self._dropped(self._in_hand)
+            self._lost_in_a_row += self._in_hand
+        elif lost := self._lost_in_a_row:
+            self._lost_in_a_row = 0
+            log.warning("spans.sent_again", lost=lost)
 
     def _sent(self, batch: Sequence[RecordedSpan]) -> bool:
         if self._ends_at and time.monotonic() > self._ends_at:

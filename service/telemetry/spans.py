@@ -74,7 +74,7 @@ class Spans(Tracer):
         set_status_on_exception: bool = True,
     ) -> Span:
         """As the library's. The last two are for `start_as_current_span`."""
-        span = self._decide(name, context, kind)
+        span = self._decide(name, context, kind, links or ())
         if isinstance(span, RecordedSpan):
             span.set_attributes(attributes or {})
             span.add_links(links or ())
@@ -99,13 +99,16 @@ class Spans(Tracer):
         with use_span(span, end_on_exit, record_exception, set_status_on_exception):
             yield span
 
-    def _decide(self, name: str, context: Context | None, kind: SpanKind) -> Span:
+    def _decide(self, name: str, context: Context | None, kind: SpanKind, links: Sequence[Link] = ()) -> Span:
+        """What begins a trace and links to another is taken if that was: a task's run is found from its request."""
         parent: SpanContext | None = get_current_span(context).get_span_context()
         if parent and not parent.is_valid:
             parent = None
         trace_id = parent.trace_id if parent else self._trace_id()
         result = self._sampler.should_sample(context, trace_id, name, kind)
         taken = result.decision is Decision.RECORD_AND_SAMPLE
+        if parent is None and (linked := next((link.context for link in links if link.context.is_valid), None)):
+            taken = linked.trace_flags.sampled
         random = parent.trace_flags.random_trace_id if parent else self._random
         own = SpanContext(trace_id, self.span_id(), False, flags(taken, random), result.trace_state)
         return RecordedSpan(self, name, kind, own, parent) if taken else NonRecordingSpan(own)

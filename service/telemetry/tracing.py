@@ -3,11 +3,11 @@
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 
 from service.settings import Settings
-from service.telemetry.sentry import Allowance
+from service.telemetry.allowance import Allowance
 from service.telemetry.span_queue import Send, SpanQueue
 from service.telemetry.spans import Spans, StartRequestSpan
 
@@ -27,14 +27,22 @@ from service.telemetry.spans import Spans, StartRequestSpan
 EXPORT_TIMEOUT_S = 3
 
 
+class Process(NamedTuple):
+    """Whose traces these are: its role is `node` or `worker`, its name one of its own in the fleet."""
+
+    version: str
+    role: str
+    name: str
+
+
 class Tracing:
     """A tracer, and the way of its spans to the collector; its thread starts here, so build it after any fork."""
 
-    def __init__(self, settings: Settings, version: str, dropped: Callable[[int], None]) -> None:
+    def __init__(self, settings: Settings, process: Process, dropped: Callable[[int], None]) -> None:
         self._queue: SpanQueue | None = None
         self.tracer: trace.Tracer = trace.NoOpTracer()
         self.start_request_span: StartRequestSpan = self.tracer.start_span
-        if settings.otel_exporter_otlp_endpoint and isinstance(librarys := tracer(settings, version), Tracer):
+        if settings.otel_exporter_otlp_endpoint and isinstance(librarys := tracer(settings, process), Tracer):
             self._queue = SpanQueue(sender(settings), dropped)
             self.tracer = spans = Spans(librarys, settings.otel_traces_sampler_arg, self._queue.put)
             self.start_request_span = spans.start_request_span
@@ -52,15 +60,29 @@ def sender(settings: Settings) -> Send:
     return Exporter(endpoint=url, timeout=EXPORT_TIMEOUT_S).send
 
 
-def tracer(settings: Settings, version: str) -> trace.Tracer:
+def tracer(settings: Settings, process: Process) -> trace.Tracer:
     """The library's; one that does nothing where OTEL_SDK_DISABLED says so."""
-    about = {"service.name": "atp", "service.version": version, "deployment.environment.name": settings.environment}
     provider = TracerProvider(
         sampler=sampler(settings.otel_traces_sampler_arg, settings.otel_traces_callers_per_minute),
-        resource=Resource.create(about),
+        resource=resource(settings, process),
         shutdown_on_exit=False,
     )
-    return provider.get_tracer("atp", version)
+    return provider.get_tracer("atp", process.version)
+
+
+def resource(settings: Settings, process: Process) -> Resource:
+    """What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes before what we know ourselves.
+
+    Nodes and workers are one service: whoever looks for its traces by the name finds all of them.
+    """
+    known = {
+        "service.name": "atp",
+        "service.version": process.version,
+        "service.instance.id": process.name,
+        "deployment.environment.name": settings.environment,
+        "atp.role": process.role,
+    }
+    return Resource.create({**known, **OTELResourceDetector().detect().attributes})
 
 
 def sampler(share: float, callers_per_minute: int) -> Sampler:

@@ -88,7 +88,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     agents = catalogue.load(settings)
     networks(settings.trusted_proxies)
     async with AsyncExitStack() as stack:
-        ground = await open_ground(stack, settings)
+        ground = await open_ground(stack, settings, "node")
         client = await stack.enter_async_context(OpenAIClient(settings))
         ledger = await open_ledger(ground)
         ground.work["loop-lag"] = lambda: watch_loop(ground.metrics)

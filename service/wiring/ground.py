@@ -19,7 +19,7 @@ from service.state.writing import Writing
 from service.telemetry import logging
 from service.telemetry.metrics import Metrics
 from service.telemetry.sentry import ErrorReporter
-from service.telemetry.tracing import Tracing
+from service.telemetry.tracing import Process, Tracing
 
 VERSION = version("atp")
 
@@ -42,7 +42,7 @@ class Ground:
     @property
     def name(self) -> str:
         """This node's name in the fleet; NODE_NAME is for those who run one process per name."""
-        return self.settings.node_name or f"{socket.gethostname()}:{os.getpid()}"
+        return name_of(self.settings)
 
     def watched(self, periodic: str) -> Ran:
         """To be called each time that this periodic work (one of labels.PERIODIC) has come to its end."""
@@ -53,9 +53,15 @@ class Ground:
         return Background(self.metrics.unhandled.labels(component), self.observers.reporter.background)
 
 
-async def open_ground(stack: AsyncExitStack, settings: Settings) -> Ground:
+def name_of(settings: Settings) -> str:
+    """Of this process, in the fleet."""
+    return settings.node_name or f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def open_ground(stack: AsyncExitStack, settings: Settings, role: str) -> Ground:
+    """`role`: node or worker."""
     metrics = Metrics(VERSION, os.environ.get("ATP_REVISION", "unknown"))  # set by the image's build
-    observers = open_telemetry(stack, settings, metrics)
+    observers = open_telemetry(stack, settings, metrics, role)
     db = await stack.enter_async_context(Database(settings, metrics))
     ground = Ground(settings, metrics, stack, observers, db)
     if settings.redis_url.get_secret_value():
@@ -76,11 +82,11 @@ def open_redis(ground: Ground) -> None:
     ground.work["redis-breaker"] = ground.breaker.run
 
 
-def open_telemetry(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Observers:
+def open_telemetry(stack: AsyncExitStack, settings: Settings, metrics: Metrics, role: str) -> Observers:
     """Logs, traces and Sentry; opened first and closed last, so that every other part may use them."""
     dropped = metrics.telemetry_dropped
     writer = logging.configure(settings, dropped.labels("logs").inc)
-    tracing = Tracing(settings, VERSION, dropped.labels("traces").inc)
+    tracing = Tracing(settings, Process(VERSION, role, name_of(settings)), dropped.labels("traces").inc)
     reporter = ErrorReporter(settings, f"atp@{VERSION}", dropped.labels("errors").inc)
     stack.callback(writer.close)
     stack.push_async_callback(asyncio.to_thread, tracing.close)

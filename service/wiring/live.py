@@ -60,6 +60,7 @@ class Live:
         self.hub = Hub(Places(caps), self.metrics)
         ground.metrics.ws_limit.set(caps.node)
         ground.metrics.ws_queue.set_function(self.hub.queue_bytes)
+        ground.metrics.ws_queue_messages.set_function(self.hub.queue_messages)
         self.streams = Streams()
         self.watches = Watches(lambda: self.hub.draining)
         self.system = SystemStats(ground.started)

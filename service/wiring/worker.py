@@ -59,7 +59,7 @@ async def open_worker(settings: Settings, concurrency: int, queues: Sequence[str
     """Open what a worker stands on; close it in reverse. Raises SettingsError as `open_node`."""
     agents = catalogue.load(settings)
     async with AsyncExitStack() as stack:
-        ground = await open_ground(stack, settings)
+        ground = await open_ground(stack, settings, "worker")
         client = await stack.enter_async_context(OpenAIClient(settings))
         ledger = await open_ledger(ground)
         ground.work["loop-lag"] = lambda: watch_loop(ground.metrics)

@@ -1,5 +1,6 @@
 """What the bridge does where Sentry refuses, asks to wait, or would hear too much; the sink is scripted."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,6 +61,52 @@ async def test_of_a_storm_sixty_a_minute_are_sent_and_the_rest_when_it_is_told_a
         assert here.alerts() == [100, 1, 0]
     said = [event["logentry"]["formatted"] for event in collector.events()]
     assert said == [f"alert {number}" for number in range(100)]
+
+
+async def test_tickets_leave_room_for_twenty_pages_a_minute(collector: Sink) -> None:
+    ticket = {"alertname": "AtpCacheHitLow", "severity": "ticket"}
+    tickets = [alert(fingerprint=f"t{number}", labels=ticket) for number in range(60)]
+    async with scene(collector.sentry_dsn) as here:
+        with pytest.raises(Unavailable):
+            await here.take(*tickets)
+        await here.take(*many(20))
+        with pytest.raises(Unavailable):
+            await here.take(alert(fingerprint="one-more"))
+    levels = [event["level"] for event in collector.events()]
+    assert levels == ["warning"] * 40 + ["fatal"] * 20
+
+
+WATCHDOG = {"alertname": "AtpWatchdog", "check_in": "atp-watchdog"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "events", "check_ins"),
+    [
+        ("60:error:organization", False, True),
+        ("60:monitor:organization", True, False),
+        ("60::organization", False, False),
+        ("60:transaction;default:key:quota, 2700:replay", False, True),
+        ("60:transaction:key, soon:error, :", True, True),
+    ],
+)
+async def test_a_limit_of_sentrys_holds_back_what_it_names_and_for_so_long(
+    collector: Sink, limits: str, events: bool, check_ins: bool
+) -> None:
+    async def goes(here: Scene, *alerts: dict[str, Any]) -> bool:
+        asked = collector.asked
+        with contextlib.suppress(Unavailable):
+            await here.take(*alerts)
+        return collector.asked > asked
+
+    async with scene(collector.sentry_dsn) as here:
+        collector.headers = f"x-sentry-rate-limits: {limits}\r\n"
+        await here.take(alert(fingerprint="first"))
+        collector.headers = ""
+        assert await goes(here, alert(fingerprint="second")) is events
+        assert await goes(here, alert(labels=WATCHDOG)) is check_ins
+        here.now[0] = 60.0
+        assert await goes(here, alert(fingerprint="third"))
+        assert await goes(here, alert(labels=WATCHDOG))
 
 
 async def test_what_still_fires_an_hour_later_is_told_again_to_the_same_issue(collector: Sink) -> None:

@@ -119,6 +119,18 @@ async def test_a_reader_too_far_behind_is_cut_and_gets_nothing_more() -> None:
     await socket.end()
 
 
+async def test_messages_behind_are_those_since_its_reader_had_taken_all() -> None:
+    line = Line()
+    socket = Socket(ANA, line, Patience(), lambda s: None)
+    assert socket.open()
+    behind = []
+    for line.waiting in (0, 12, 40, 3, 0, 5):
+        socket.push(text_frame(b"one"))
+        behind.append(socket.behind)
+    assert behind == [0, 1, 2, 3, 0, 1]
+    await socket.end()
+
+
 async def test_it_is_closed_once_whoever_asks() -> None:
     line = Line()
     socket = Socket(ANA, line, Patience(), lambda s: None)

@@ -38,6 +38,8 @@ async def test_the_handshake_is_a_span_and_each_chat_a_trace_that_links_to_it(
     assert attributes == {
         "atp.key_prefix": told.key[9:17],
         "http.route": "/ws/session",
+        "http.request.method": "GET",
+        "url.scheme": "http",
         "http.response.status_code": 101,
     }
 

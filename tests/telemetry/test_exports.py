@@ -194,7 +194,7 @@ def test_a_stdout_nobody_reads_drops_lines_and_blocks_nobody() -> None:
 
 
 async def test_the_sentry_allowance_is_per_minute() -> None:
-    from service.telemetry.sentry import Allowance
+    from service.telemetry.allowance import Allowance
 
     now = [0.0]
     allowance = Allowance(2, lambda: now[0])

@@ -32,7 +32,7 @@ from service.http.context import end_span, parent_context
 from service.settings import load
 from service.telemetry.otlp import encoded
 from service.telemetry.spans import RecordedSpan, Spans
-from service.telemetry.tracing import CallersWish, Tracing, sampler
+from service.telemetry.tracing import CallersWish, Process, Tracing, resource, sampler
 from tests.nodes import RunningNode
 from tests.telemetry.sinks import Sink
 from tests.waiting import eventually
@@ -77,6 +77,10 @@ class Side:
         about = {"messaging.system": "procrastinate", "atp.task_attempt": 1}
         return tracer.start_span("process chat", set_span_in_context(parent), SpanKind.CONSUMER, about, links, 77)
 
+    def run(self, asked: Link) -> Span:
+        """A trace of its own that links to what asked for it."""
+        return (self.ours or self.tracer).start_span("process chat", kind=SpanKind.CONSUMER, links=[asked])
+
     def start(self, name: str, caller: SpanContext | None = None) -> Span:
         context = set_span_in_context(NonRecordingSpan(caller)) if caller else None
         if self.ours:
@@ -106,17 +110,17 @@ def assert_same(ours: Side, librarys: Side) -> None:
 
 
 def answered(span: Span) -> None:
-    end_span(span, "POST", "/api/v1/chat", 200, "abcdefgh")
+    end_span(span, {"scheme": "https", "atp.key_prefix": "abcdefgh"}, "POST", "/api/v1/chat", 200)
 
 
 def failed(span: Span) -> None:
-    end_span(span, "POST", "/api/v1/chat", 503, None)
+    end_span(span, {"scheme": "http"}, "POST", "/api/v1/chat", 503)
 
 
 def unforeseen(span: Span) -> None:
     span.record_exception(ERROR)
     span.record_exception(pytest.UsageError("of a module"), {"atp.part": "chat"}, escaped=True)
-    end_span(span, "GET", "unmatched", 500, None)
+    end_span(span, {"scheme": "http", "method": "BREW" * 99}, "_OTHER", "unmatched", 500)
 
 
 def renamed(span: Span) -> None:
@@ -287,7 +291,7 @@ def test_it_lasts_from_its_start_to_its_end() -> None:
 
 
 def traces(**settings: Any) -> Tracing:
-    return Tracing(load().model_copy(update=settings), "1.2.3", lambda lost: None)
+    return Tracing(load().model_copy(update=settings), Process("1.2.3", "node", "node-1"), lambda lost: None)
 
 
 def test_without_a_collector_there_are_no_ids_but_the_callers() -> None:
@@ -318,3 +322,37 @@ async def test_an_unhandled_error_is_in_the_requests_span(
     (event,) = span.events
     assert event.name == "exception"
     assert {a.key: a.value.string_value for a in event.attributes}["exception.type"] == "RuntimeError"
+
+
+def test_the_resource_says_which_process_it_is() -> None:
+    about = dict(resource(load(environment="staging"), Process("1.2.3", "worker", "host:7")).attributes)
+    assert {key: about[key] for key in about if not key.startswith("telemetry.")} == {
+        "service.name": "atp",
+        "service.version": "1.2.3",
+        "service.instance.id": "host:7",
+        "deployment.environment.name": "staging",
+        "atp.role": "worker",
+    }
+
+
+def test_what_the_operator_says_of_the_resource_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=chat,service.instance.id=pod-1,cloud.region=north")
+    about = resource(load(), Process("1.2.3", "node", "host:7")).attributes
+    assert [about[key] for key in ("service.name", "service.instance.id", "cloud.region")] == ["chat", "pod-1", "north"]
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "chat-eu")
+    assert resource(load(), Process("1.2.3", "node", "host:7")).attributes["service.name"] == "chat-eu"
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_run_is_sampled_as_the_request_that_asked_for_it(sampled: bool) -> None:
+    ours, _ = sides(0.5)
+    asked = Link(SpanContext(CALLER, 0xF067, True, TraceFlags(sampled)))
+    runs = [ours.run(asked) for _ in range(50)]
+    assert {run.is_recording() for run in runs} == {sampled}
+
+
+def test_a_run_that_nobody_traced_is_sampled_by_the_share() -> None:
+    ours, _ = sides(0.5)
+    nobody = Link(SpanContext(0, 0, True))
+    runs = [ours.run(nobody) for _ in range(50)]
+    assert {run.is_recording() for run in runs} == {True, False}

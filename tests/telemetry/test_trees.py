@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.live.clients import socket
 from tests.nodes import RunningNode, node_settings, running
 from tests.routes.test_tasks import ONE, submit, until
@@ -51,6 +53,7 @@ async def test_a_streamed_chat_over_http(told: RunningNode, collector: Sink) -> 
         "http.request.method": "POST",
         "http.route": "/api/v1/chat",
         "http.response.status_code": 200,
+        "url.scheme": "http",
     }
 
 
@@ -83,6 +86,31 @@ async def test_a_refused_model_call_is_an_error_up_to_the_request(told: RunningN
     assert attributes(named(collector, "chat refuses"))["error.type"] == "upstream-error"
     assert attributes(named(collector, "chat refuses"))["http.response.status_code"] == 401
     assert attributes(named(collector, "POST /api/v1/chat"))["error.type"] == "502"
+
+
+async def test_a_fault_of_ours_in_a_model_call_is_no_cancelled_one(
+    told: RunningNode, collector: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def explode(*_: object) -> None:
+        raise ValueError("boom")
+
+    monkeypatch.setattr("service.agents.openai_client.OpenAIClient.complete", explode)
+    await told.http.post("/api/v1/chat", json=CHAT, headers=CALLER)
+    await arrived(collector, "POST /api/v1/chat")
+    call = named(collector, "chat good")
+    assert call.status.code == call.status.STATUS_CODE_ERROR
+    assert attributes(call)["error.type"] == "internal"
+    labels = '{error_type="internal",model="good",operation="chat",provider="scripted"}'
+    assert await told.metric(f"gen_ai_client_operation_duration_seconds_count{labels}") == 1
+
+
+async def test_a_method_that_nobody_knows_is_told_as_it_was(told: RunningNode, collector: Sink) -> None:
+    await told.http.request("BREW", "/api/v1/models", headers=CALLER)
+    await eventually(lambda: bool(collector.spans()), within_s=10)
+    (span,) = [span for span in collector.spans() if span.trace_id.hex() == TRACE]
+    assert span.name.startswith("HTTP ")
+    assert attributes(span)["http.request.method"] == "_OTHER"
+    assert attributes(span)["http.request.method_original"] == "BREW"
 
 
 async def test_a_failure_inside_a_stream_is_an_error_though_its_status_was_200(
