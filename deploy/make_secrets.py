@@ -16,14 +16,20 @@ import secrets
 import sys
 from pathlib import Path
 
-PASSWORDS = ("postgres", "atp", "grafana_reader", "grafana_admin", "valkey", "bridge")
+PASSWORDS = ("postgres", "atp", "grafana_reader", "grafana_admin", "valkey", "valkey_operator", "bridge")
 # Who reads: the user of its image. ATP's is in the Dockerfile; the others are the images' own.
 OWNERS = {"atp": 10001, "bridge": 10001, "postgres": 999, "valkey": 999, "alertmanager": 65534, "grafana": 472}
 # The bridge does not start without Sentry, lest it be forgotten; `.invalid` (RFC 2606) tells it that there is none, and
 # alerts wait in Alertmanager.
 NO_SENTRY = "http://none@sentry.invalid/1"
 # Everything ATP does, and nothing that empties the server, lists all its keys or changes its configuration.
-ACL = "user default off\nuser atp on #{digest} ~* &* +@all -@admin -keys -flushall -flushdb -swapdb\n"
+ACL = """\
+user default off
+user atp on #{atp} ~* &* +@all -@admin -keys -flushall -flushdb -swapdb
+user operator on #{operator} {may}
+"""
+# Whoever is on call: what runbooks ask of Redis. It reads, and changes the configuration until the next start.
+OPERATOR = "~* &* +@read +@connection -keys +info +slowlog +latency +memory +client +config|get +config|set"
 
 
 def main(folder: Path) -> None:
@@ -54,10 +60,19 @@ def contents(passwords: dict[str, str], environment: "os._Environ[str] | dict[st
         },
         "bridge": {"bridge_token": passwords["bridge"], "sentry_dsn": sentry or NO_SENTRY},
         "postgres": {name: passwords[name] for name in ("postgres", "atp", "grafana_reader")},
-        "valkey": {"users.acl": ACL.format(digest=hashlib.sha256(passwords["valkey"].encode()).hexdigest())},
+        "valkey": {
+            "users.acl": ACL.format(
+                atp=digest(passwords["valkey"]), operator=digest(passwords["valkey_operator"]), may=OPERATOR
+            ),
+            "operator_url": f"redis://operator:{passwords['valkey_operator']}@valkey:6379/0",
+        },
         "alertmanager": {"bridge_token": passwords["bridge"]},
         "grafana": {name: passwords[name] for name in ("grafana_reader", "grafana_admin")},
     }
+
+
+def digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def write(file: Path, content: str, mode: int, owner: int | None = None) -> None:

@@ -3,8 +3,8 @@
 1. An alert with the label `check_in` that fires is a check-in of that monitor, each time; resolved it is nothing: the
    silence is the news, and Sentry hears it.
 2. What was told already is passed over (`told.py`).
-3. Every other alert is an event: EVENTS_PER_MINUTE at the most, of which OTHERS_PER_MINUTE may be no pages. What is over
-   that, or not taken, is not acknowledged: Alertmanager sends the group again, and only what is still missing is told.
+3. Every other alert is an event: EVENTS_PER_MINUTE at the most, of which OTHERS_PER_MINUTE may be no pages. What is
+   over that, or not taken, is not acknowledged: Alertmanager sends the group again, and what is missing is told then.
 
 Where there is no Sentry (`SentryIngest.nowhere`), nothing is tried and no alert acknowledged: it waits in Alertmanager.
 That is no loss of telemetry, so it is counted as `unset` and not as `failed`.

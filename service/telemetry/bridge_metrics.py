@@ -3,7 +3,7 @@
 from prometheus_client import Info, ProcessCollector, disable_created_metrics
 
 from service.telemetry.instruments import Instruments
-from service.telemetry.labels import BRIDGE_ALERTS, BRIDGE_CHECK_INS, BRIDGE_SIGNALS
+from service.telemetry.labels import BRIDGE_ALERTS, BRIDGE_CHECK_INS, BRIDGE_REFUSED, BRIDGE_SIGNALS
 
 BRIDGE_PREFIX = "atp_bridge_"
 
@@ -17,6 +17,11 @@ class BridgeMetrics(Instruments):
             "Alerts for Sentry: sent; failed, to be tried again; refused by Sentry for good; unset: there is no Sentry",
             "outcome",
         )
+        self.refused = self._counter(
+            "atp_bridge_refused_notifications",
+            "Alertmanager's notifications that got 4xx, which it does not try again: wrong token, too large, garbled",
+            "reason",
+        )
         self.check_ins = self._counter(
             "atp_bridge_check_ins", "Check-ins of Sentry's monitors, by an alert that always fires", "outcome"
         )
@@ -26,6 +31,7 @@ class BridgeMetrics(Instruments):
         self.unhandled = self._counter("atp_unhandled_exceptions", "Exceptions nobody foresaw", "component")
         self._known(self.unhandled, ["http"])
         self._known(self.alerts, BRIDGE_ALERTS)
+        self._known(self.refused, BRIDGE_REFUSED)
         self._known(self.check_ins, BRIDGE_CHECK_INS)
         self._known(self.telemetry_dropped, BRIDGE_SIGNALS)
         Info("atp_build", "Version and revision of this process", registry=self.registry).info(

@@ -45,6 +45,7 @@ WS_HANDSHAKES = (
     ),
     *AUTH_FAILURES,
 )
+WS_INITIATORS = ("client", "server")
 # The code of the side that closed first, or why the server cut the connection without one.
 WS_CLOSE_CODES = (
     *("1000", "1001", "1002", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "4001", "4002", "4003"),
@@ -88,6 +89,7 @@ USAGE_OUTCOMES = ("stored", "spooled", "replayed", "failed")
 # Of the alert bridge.
 BRIDGE_ALERTS = ("sent", "failed", "refused", "unset")
 BRIDGE_CHECK_INS = ("sent", "failed", "unset")
+BRIDGE_REFUSED = ("unauthorized", "bad-request", "unsupported-media-type", "payload-too-large", "invalid")
 BRIDGE_SIGNALS = ("logs", "errors")
 UNHANDLED = ("http", "websocket", "task", "background")
 TASKS = ("chat", "callback")

@@ -2,7 +2,17 @@
 
 from service.devices import DEVICES
 from service.telemetry.instruments import Instruments
-from service.telemetry.labels import BUS_DIRECTIONS, BUS_KINDS, WS_DROPPED, WS_HANDSHAKES, WS_IN, WS_LIFE_S, WS_OUT
+from service.telemetry.labels import (
+    BUS_DIRECTIONS,
+    BUS_KINDS,
+    WS_CLOSE_CODES,
+    WS_DROPPED,
+    WS_HANDSHAKES,
+    WS_IN,
+    WS_INITIATORS,
+    WS_LIFE_S,
+    WS_OUT,
+)
 
 
 class LiveMetrics(Instruments):
@@ -56,6 +66,7 @@ class LiveMetrics(Instruments):
         self.ws_rtt = self._histogram("atp_ws_ping_rtt_seconds", "From a ping to its pong")
         self._known(self.ws_connections, DEVICES)
         self._known(self.ws_handshakes, WS_HANDSHAKES)
+        self._known(self.ws_disconnects, WS_INITIATORS, WS_CLOSE_CODES)
         self._known(self.ws_dropped, WS_DROPPED)
         for direction, types in (("in", WS_IN), ("out", WS_OUT)):
             self._known(self.ws_bytes, [direction])

@@ -78,6 +78,7 @@ class WorkMetrics(Instruments):
         )
         self.usage_spool_rows = self._gauge("atp_usage_spool_rows", "Usage rows on this node's disk, to be replayed")
         self.usage_spool_bytes = self._gauge("atp_usage_spool_bytes", "Size of the segments they are in")
+        self.usage_spool_max = self._gauge("atp_usage_spool_max_bytes", "What it may be; when it is, chats get 503")
         self._known(self.usage_rows, USAGE_OUTCOMES)
 
     def _tasks(self) -> None:

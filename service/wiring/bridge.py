@@ -46,7 +46,7 @@ async def open_bridge(settings: Settings) -> AsyncIterator[BridgeParts]:
         bridge = Bridge(sentry, metrics, {"release": release, "environment": settings.environment})
         draining = asyncio.Event()
         private = PrivateRoutes(metrics, draining.is_set, lambda: {"sentry": sentry.up})
-        alerts = AlertRoutes(bridge, settings.bridge_token.get_secret_value())
+        alerts = AlertRoutes(bridge, settings.bridge_token.get_secret_value(), metrics.refused)
         yield BridgeParts(bridge_app(alerts, private, PlainObservers(reporter, metrics.unhandled)), metrics, draining)
 
 

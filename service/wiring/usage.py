@@ -14,6 +14,7 @@ async def open_ledger(ground: Ground) -> Ledger:
     settings, metrics = ground.settings, ground.metrics
     root = settings.usage_spool_dir or settings.state_dir / "spool"
     spool = Spool(root, settings.usage_spool_bytes, metrics)
+    metrics.usage_spool_max.set(settings.usage_spool_bytes)
     ground.stack.push_async_callback(spool.close)
     await spool.open()
     store = Store(ground.db, ground.name)

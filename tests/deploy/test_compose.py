@@ -159,4 +159,4 @@ def test_no_two_installations_share_a_password(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_secrets(tmp_path / name)
     one, two = (json.loads((tmp_path / name / "kept" / "passwords.json").read_text()) for name in ("one", "two"))
-    assert len({*one.values(), *two.values()}) == 12
+    assert len({*one.values(), *two.values()}) == 14

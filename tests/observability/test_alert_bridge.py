@@ -70,6 +70,7 @@ async def test_with_a_wrong_token_nothing_is_told_and_alertmanager_counts_it(sen
 
         await eventually(failed, within_s=10)
         assert await bridge.alerts() == {"sent": 0.0, "failed": 0.0, "refused": 0.0}
+        assert await bridge.metric('atp_bridge_refused_notifications_total{reason="unauthorized"}') >= 1
     assert sentry.events() == []
 
 
@@ -166,6 +167,7 @@ async def test_what_is_no_webhook_is_refused_and_told_to_nobody(
 ) -> None:
     async with bridging(bridge_settings(collector.sentry_dsn)) as bridge:
         answer = await bridge.http.post("/alerts", **sent)
+        assert await bridge.metric(f'atp_bridge_refused_notifications_total{{reason="{problem}"}}') == 1
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:atp:problem:{problem}")
     assert collector.posts == []
 

@@ -68,6 +68,7 @@ OF_OTHERS = {
     "scrape_duration_seconds": set(),
     "atp_bridge_alerts_total": {"outcome"},
     "atp_bridge_check_ins_total": {"outcome"},
+    "atp_bridge_refused_notifications_total": {"reason"},
 }
 # Labels that every scraped series has.
 OF_TARGETS = {"job", "instance"}

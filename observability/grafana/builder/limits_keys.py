@@ -71,7 +71,7 @@ def _auth() -> Panel:
         "cps",
         above(limits.BAD_KEYS),
         Q(counted("atp_auth_failures_total", by="reason"), "{{reason}}"),
-        Q(counted("atp_auth_failures_total", 'reason!~"missing|scope"'), "bad keys, together"),
+        Q(counted("atp_auth_failures_total", 'reason!~"missing|scope|blocked"'), "bad keys, together"),
         empty="none refused",
     )
 

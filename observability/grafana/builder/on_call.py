@@ -120,11 +120,12 @@ def _lost() -> Panel:
         _as("outcome", "dropped", _within("atp_telemetry_dropped_total", by="signal")),
         _as("signal", "alerts", _within("atp_bridge_alerts_total", 'outcome!="sent"', by="outcome")),
         _as("signal", "check-ins", _within("atp_bridge_check_ins_total", 'outcome!="sent"', by="outcome")),
+        _as("outcome", "refused", _as("signal", "notifications", _within("atp_bridge_refused_notifications_total"))),
     ]
     return rows(
         "Did not get through",
         "How much of each signal, in this time range. dropped: its sink was slow; failed: to be tried again; "
-        "refused: by Sentry; unset: there is no Sentry, so nobody hears of an alert.",
+        "refused: by Sentry, or by the bridge (notifications); unset: there is no Sentry, so nobody hears of an alert.",
         "short",
         NoLimits("its neighbour has the alert's"),
         Q(" or ".join(lost)),
@@ -133,7 +134,7 @@ def _lost() -> Panel:
     )
 
 
-def _within(series: str, *matchers: str, by: str) -> str:
+def _within(series: str, *matchers: str, by: str = "") -> str:
     return f"sum by ({by}) (increase({select(series, *matchers)}[$__range]))"
 
 

@@ -231,13 +231,15 @@ def unhandled(width: int = 8) -> Panel:
 def telemetry_lost(width: int = 8) -> Panel:
     return lines(
         "Telemetry lost",
-        "Logs, spans and errors dropped because their sink was slow; alerts and check-ins that Sentry did not take. "
+        "Logs, spans and errors dropped because their sink was slow; alerts and check-ins that Sentry did not take; "
+        "Alertmanager's notifications that the bridge refused. "
         "AtpTelemetryLoss fires when it lasts.",
         "cps",
         limits.ANY_RATE,
         Q(counted("atp_telemetry_dropped_total", by="signal"), "{{signal}}"),
-        Q(counted("atp_bridge_alerts_total", 'outcome="failed"'), "alerts"),
+        Q(counted("atp_bridge_alerts_total", 'outcome=~"failed|refused"'), "alerts"),
         Q(counted("atp_bridge_check_ins_total", 'outcome="failed"'), "check-ins"),
+        Q(counted("atp_bridge_refused_notifications_total"), "notifications"),
         empty="nothing lost",
         width=width,
     )

@@ -194,10 +194,11 @@ def _spool() -> Panel:
 def _spool_bytes() -> Panel:
     return lines(
         "Size of the spool",
-        "Bytes of the segments that they are in.",
+        "Bytes of the segments that they are in, and how many a node may have.",
         "bytes",
-        NoLimits("bounded by the settings"),
+        NoLimits("the limit is a line of its own, and AtpUsageSpoolGrowing pages at four fifths of it"),
         Q(held("atp_usage_spool_bytes", by="instance"), "{{instance}}"),
+        Q(held("atp_usage_spool_max_bytes", how="max"), "limit of a node"),
         links=on_instance(),
         empty="none",
         width=6,

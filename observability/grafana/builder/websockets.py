@@ -15,7 +15,7 @@ def board() -> Board:
     it.row("Sockets", [shared.sockets_by_device(), _by_instance(), saturation.socket_capacity()])
     it.row("Come and go", [_handshakes(), _refused(), _disconnects()], [_lifetime(), _rtt(), _peaks()])
     it.row("Messages", [_messages("in"), _messages("out"), _bytes()], [_handling(), shared.delivery_lag(), _late()])
-    it.row("Pressure", [_dropped(), _waiting(), _bus()], [_gaps()])
+    it.row("Pressure", [_dropped(), _waiting(), _bus()], [_gaps(), _waiting_messages()])
     return it
 
 
@@ -63,8 +63,8 @@ def _disconnects() -> Panel:
         "Disconnects",
         "Sockets that ended: who closed first, and the close code. 1012 is a drain, 4001 a revoked key, 4003 a block.",
         "cps",
-        NoLimits("AtpWSDropStorm compares it with the sockets there are"),
-        Q(counted("atp_ws_disconnects_total", by="initiator, code"), "{{initiator}} {{code}}"),
+        NoLimits("AtpWSDropStorm compares it with the sockets there are, and with the hour before"),
+        Q(counted("atp_ws_disconnects_total", by="initiator, code") + " > 0", "{{initiator}} {{code}}"),
         empty="no disconnects",
         stacked=True,
     )
@@ -180,6 +180,19 @@ def _waiting() -> Panel:
     )
 
 
+def _waiting_messages() -> Panel:
+    return lines(
+        "Messages waiting to be sent",
+        "Of each socket those since its reader had last taken all.",
+        "short",
+        NoLimits("a slow reader is given up by its bytes"),
+        Q(held("atp_ws_send_queue_messages", by="instance"), "{{instance}}"),
+        links=on_instance(),
+        empty="no queue",
+        width=12,
+    )
+
+
 def _bus() -> Panel:
     return lines(
         "Bus between nodes",
@@ -200,5 +213,5 @@ def _gaps() -> Panel:
         Q(counted("atp_bus_gaps_total", by="instance"), "{{instance}}"),
         links=on_instance(),
         empty="no gaps",
-        width=24,
+        width=12,
     )
