@@ -96,38 +96,40 @@ class SessionRoutes:
         frames = self._missed(socket) if guest.last_seq else []
         self._hub.join(socket)
         position = self._bus.position or None
-        socket.push(
-            frame_of(
-                Ready(
-                    type="ready",
-                    session_id=guest.session_id,
-                    user_id=guest.user_id,
-                    device=guest.device,
-                    seq=position,
-                    resumed=bool(guest.last_seq) and frames is not None,
-                    idle_timeout_s=self._patience.idle_s,
-                )
-            )
+        ready = Ready(
+            type="ready",
+            session_id=guest.session_id,
+            user_id=guest.user_id,
+            device=guest.device,
+            seq=position,
+            resumed=bool(guest.last_seq) and frames is not None,
+            idle_timeout_s=self._patience.idle_s,
         )
+        self._say(socket, "ready", frame_of(ready))
         if frames is None:
-            socket.push(frame_of(Gap(type="gap", seq=position)))
+            self._say(socket, "gap", frame_of(Gap(type="gap", seq=position)))
             return
         if guest.last_seq:
             socket.floor = Seq.parse(guest.last_seq)
-        for frame in frames:
-            socket.push(frame)
+        for type_, frame in frames:
+            self._say(socket, type_, frame)
 
-    def _missed(self, socket: Socket) -> list[bytes] | None:
-        """What was pushed since the client's last seq; None where that is unknown, or more than may wait for a slow
-        reader: it has to fetch afresh."""
+    def _say(self, socket: Socket, type_: str, frame: bytes) -> None:
+        socket.push(frame)
+        self._metrics.sent(type_, 1, len(frame))
+
+    def _missed(self, socket: Socket) -> list[tuple[str, bytes]] | None:
+        """What was pushed since the client's last seq, each with its type; None where that is unknown, or more than may
+        wait for a slow reader: it has to fetch afresh."""
         missed = self._bus.missed(socket.guest.last_seq)
         if missed is None:
             return None
-        frames, left_bytes = [], self._patience.queue_bytes // 2
+        frames, left_bytes = list[tuple[str, bytes]](), self._patience.queue_bytes // 2
         for entry in missed:
             if self._hub.is_for(socket, entry.message):
-                frames.append(self._hub.frame(entry.message, entry.seq))
-                left_bytes -= len(frames[-1])
+                frame = self._hub.frame(entry.message, entry.seq)
+                frames.append((entry.message.type, frame))
+                left_bytes -= len(frame)
                 if left_bytes < 0:
                     return None
         return frames

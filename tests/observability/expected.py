@@ -5,8 +5,9 @@ First phase: 42 users, three sockets (a fourth was open before), four rounds. Se
 
 from typing import Any
 
+Labels = tuple[tuple[str, str], ...]
 # By a series' labels, their values in the first phase and in the second.
-Exact = dict[tuple[tuple[str, str], ...], tuple[float, float]]
+Exact = dict[Labels, tuple[float, float]]
 
 
 def by(label: str, **values: tuple[float, float]) -> Exact:
@@ -41,6 +42,7 @@ NOTHING_LOST: Exact = {
         **dict.fromkeys(("logs", "traces", "errors"), ("dropped",)),
         "alerts": ("failed", "refused", "unset"),
         "check-ins": ("failed", "unset"),
+        "notifications": ("refused",),
     }.items()
     for outcome in outcomes
 }
@@ -107,61 +109,16 @@ EXACT: dict[str, Exact] = {
     "atp-websockets / Delivered late / A": one(0, 0),
 }
 
-STATUSES = {("200",), ("202",), ("401",), ("403",), ("404",), ("429",), ("502",)}
-# The label values, in the order of the labels' names, of the series of a rate that are above 0.
-KINDS: dict[str, set[tuple[str, ...]]] = {
-    "atp-overview / Requests a minute / A": STATUSES,
-    "atp-overview / Tokens a second / A": {("input",), ("output",)},
-    "atp-http-slo / Requests a minute / A": STATUSES,
-    "atp-http-slo / Requests by route / A": {
-        ("GET", "/api/v1/models"),
-        ("GET", "unmatched"),
-        ("POST", "/api/admin/broadcast"),
-        ("POST", "/api/v1/chat"),
-        ("POST", "/api/v1/presence/heartbeat"),
-        ("POST", "/api/v1/tasks"),
-    },
-    "atp-http-slo / Failing routes / A": {
-        ("401", "/api/v1/chat"),
-        ("403", "/api/v1/chat"),
-        ("404", "unmatched"),
-        ("429", "/api/v1/chat"),
-        ("502", "/api/v1/chat"),
-    },
-    "atp-limits-keys / Decisions / A": {
-        ("allowed", "admin"),
-        ("allowed", "api"),
-        ("allowed", "auth"),
-        ("allowed", "chat"),
-        ("limited", "chat"),
-    },
-    "atp-limits-keys / Refused API keys / A": {("blocked",), ("malformed",)},
-    "atp-limits-keys / Blocked requests / A": {("user",)},
-    "atp-cache / Look-ups / A": {("agent_response", "hit"), ("agent_response", "miss")},
-    "atp-tasks-models / Tasks and callbacks / A": {("done", "chat"), ("failed", "chat")},
-    "atp-tasks-models / Model calls / A": {(model, "chat", "scripted") for model in ("good", "overloaded", "refuses")},
-    "atp-tasks-models / Failed model calls / A": {
-        ("upstream-error", model, "scripted") for model in ("overloaded", "refuses")
-    },
-    "atp-tasks-models / Failed model calls / B": {("overloaded", "scripted"), ("refuses", "scripted")},
-    "atp-tasks-models / Usage rows / A": {("stored",)},
-    "atp-websockets / Handshakes / A": {("malformed",)},
-    "atp-websockets / Messages in / A": {("chat",), ("invalid",), ("ping",)},
-    "atp-websockets / Messages out / A": {("answer",), ("broadcast",), ("delta",), ("done",), ("error",), ("pong",)},
-    "atp-websockets / Bytes / A": {("in",), ("out",)},
-    "atp-websockets / Bus between nodes / A": {("published",), ("received",)},
-}
-
-SPENT = ([(0.315,)], [(0.765,)])
+SPENT = ([(0.435,)], [(1.065,)])
 TABLES: dict[str, tuple[list[Any], list[Any]]] = {
     "atp-overview / Spend / A": SPENT,
     "atp-limits-keys / Spend / A": SPENT,
     "atp-tasks-models / Spend / A": SPENT,
     # requests, errors, tokens, US dollars
-    "atp-limits-keys / Dearest agents / A": ([("reasoning", 33, 8, 231, 0.315)], [("reasoning", 81, 20, 561, 0.765)]),
+    "atp-limits-keys / Dearest agents / A": ([("reasoning", 41, 8, 319, 0.435)], [("reasoning", 101, 20, 781, 1.065)]),
     "atp-limits-keys / Dearest models / A": (
-        [("good", 25, 0, 231, 0.315), ("overloaded", 4, 4, 0, 0.0), ("refuses", 4, 4, 0, 0.0)],
-        [("good", 61, 0, 561, 0.765), ("overloaded", 10, 10, 0, 0.0), ("refuses", 10, 10, 0, 0.0)],
+        [("good", 33, 0, 319, 0.435), ("overloaded", 4, 4, 0, 0.0), ("refuses", 4, 4, 0, 0.0)],
+        [("good", 81, 0, 781, 1.065), ("overloaded", 10, 10, 0, 0.0), ("refuses", 10, 10, 0, 0.0)],
     ),
 }
 

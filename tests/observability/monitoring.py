@@ -83,8 +83,13 @@ class Monitoring:
         self, folder: StateFolder, port: int, targets: Mapping[str, Sequence[int]], alertmanager: int | None = None
     ) -> None:
         self._folder, self.port = folder, port
-        self._config = fast_config({**targets, "prometheus": [port]}, alertmanager)
+        self._targets = {**targets, "prometheus": [port]}
+        self._config = fast_config(self._targets, alertmanager)
         self._child: Child
+
+    def instances(self) -> dict[str, str]:
+        """A name for each target that is the same in every run: its job, and which of these it is."""
+        return {f"{HOST}:{port}": f"{job}-{n}" for job, ports in self._targets.items() for n, port in enumerate(ports)}
 
     async def start(self) -> None:
         own = self._folder.path / "prometheus"

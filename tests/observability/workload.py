@@ -53,6 +53,7 @@ class Site:
         self.sockets: list[Client] = []
         self.users: list[str] = []
         self.limited = self.blocked = ""
+        self.names: dict[str, str] = {}  # whose key it is, by its prefix
 
     async def start(self) -> None:
         async with one_connection(self.dsn) as connection:
@@ -60,7 +61,7 @@ class Site:
             token = (await issuing.mint(connection, admin, Wish("admin", SCOPES))).token
             for node in self.nodes:
                 node.key = token.text
-        self.admin_prefix = token.prefix
+        self.names[token.prefix] = "admin"
         self.limited = await self.user("limited", rate_limits={"chat": "1/hour"})
         self.blocked = await self.user("blocked")
         async with asyncio.TaskGroup() as group:
@@ -74,7 +75,9 @@ class Site:
         """A new user's key."""
         async with one_connection(self.dsn) as connection:
             user = await issuing.create_user(connection, name, f"{name}@example.org")
-            return (await issuing.mint(connection, user.id, Wish(name, ["chat", "read"], **wish))).token.text
+            token = (await issuing.mint(connection, user.id, Wish(name, ["chat", "read"], **wish))).token
+        self.names[token.prefix] = name
+        return token.text
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator["Site"]:
@@ -114,41 +117,52 @@ class Site:
             return await (await connection.execute(sql.encode())).fetchall()
 
     async def round(self, *, nonsense: bool = True) -> None:
-        """Of each kind of request one, of good chats four: two are new, one streamed, one known from before. Ten times
-        `nonsense`, and its socket is closed."""
+        """So many of each kind that no two outcomes of it are as many; of four good chats two are new, one is streamed
+        and one known from before. Ten times `nonsense`, and its socket is closed."""
         await self.chat(self.one, 200, task=self.new())
         await self.chat(self.other, 200, task=self.new())
         await self.chat(self.one, 200, task=self.new(), stream=True)
         await self.chat(self.one, 200, task="known")
         await self.chat(self.other, 502, task=self.new(), model="overloaded")
-        await self.chat(self.one, 401, key=WRONG_KEY, task="who am I?")
+        for _ in range(2):
+            await self.chat(self.one, 401, key=WRONG_KEY, task="who am I?")
         await self.chat(self.one, 429 if self._asked > 4 else 200, key=self.limited, task="known")
-        await self.chat(self.other, 403, key=self.blocked, task="let me in")
-        assert (await self.other.get("/nowhere")).status_code == 404
+        for _ in range(6):
+            await self.chat(self.other, 403, key=self.blocked, task="let me in")
+        for _ in range(5):
+            assert (await self.other.get("/nowhere")).status_code == 404
         assert (await self.one.get("/api/v1/models")).status_code == 200
-        for model in ("good", "refuses"):
+        for model in ("good", "good", "refuses"):
             asked = {"agent": "reasoning", "task": self.new(), "model": model}
             await self.submit(asked)
+        for _ in range(4):
+            task_id = await self.submit({"agent": "reasoning", "task": "never mind", "not_before": in_seconds(3600)})
+            assert (await self.one.delete(f"/api/v1/tasks/{task_id}")).status_code == 200
         await self.live(nonsense=nonsense)
 
     async def live(self, *, nonsense: bool) -> None:
-        """A broadcast that every socket hears; a ping, a chat and a message of no known type on one of them."""
+        """A broadcast that every socket hears; pings, chats and a message of no known type on one of them."""
         assert (await self.one.post("/api/admin/broadcast", json={"message": "hello"})).status_code == 202
         for socket in self.sockets:
             await socket.hear("broadcast")
         first = self.sockets[0]
-        await first.say("ping", id="p")
-        await first.hear("pong")
-        await first.say("chat", id="c", agent="reasoning", task=self.new())
-        await first.hear("done")
+        for _ in range(3):
+            await first.say("ping", id="p")
+            await first.hear("pong")
+        for _ in range(2):
+            await first.say("chat", id="c", agent="reasoning", task=self.new())
+            await first.hear("done")
         if nonsense:
             await first.say("dance", id="d")
             await first.hear("error")
         assert (await clients.refusal(self.nodes[1], key=WRONG_KEY))[0] == 401
 
-    async def submit(self, task: dict[str, Any]) -> None:
+    async def submit(self, task: dict[str, Any]) -> str:
+        """Its id."""
         answer = await self.other.post("/api/v1/tasks", json=task)
         assert answer.status_code == 202, answer.text
+        (task_id,) = answer.json()["ids"]
+        return str(task_id)
 
     def new(self) -> str:
         self._asked += 1
